@@ -1,0 +1,41 @@
+# trib_library(NAME SOURCES … DEPENDS …): a static library of our own code, with our warnings as errors.
+# trib_program(NAME SOURCES … DEPENDS …): an executable in bin/.
+# trib_test(NAME SOURCES … DEPENDS … [LABELS …] [TIMEOUT seconds]): a GoogleTest program registered with CTest.
+
+add_library(tributary_options INTERFACE)
+target_include_directories(tributary_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
+target_compile_options(tributary_options INTERFACE -Wall -Wextra -Wpedantic -Werror -Wno-error=deprecated-declarations
+                                                   -fno-omit-frame-pointer)
+if(TRIBUTARY_SANITIZE)
+  target_compile_options(tributary_options INTERFACE -fsanitize=${TRIBUTARY_SANITIZE} -fno-sanitize-recover=undefined)
+  target_link_options(tributary_options INTERFACE -fsanitize=${TRIBUTARY_SANITIZE})
+endif()
+if(TRIBUTARY_STATIC)
+  target_link_options(tributary_options INTERFACE -static-libstdc++ -static-libgcc)
+endif()
+
+function(trib_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC tributary_options ${ARG_DEPENDS})
+endfunction()
+
+function(trib_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE tributary_options ${ARG_DEPENDS})
+endfunction()
+
+function(trib_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPENDS;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE tributary_options ${ARG_DEPENDS} GTest::gmock_main)
+  target_compile_definitions(${name} PRIVATE TRIBUTARY_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
+                                             TRIBUTARY_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+endfunction()

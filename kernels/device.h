@@ -1,0 +1,49 @@
+// The compute seam. Everything above kernels/ speaks of devices, streams and tensors; only kernels/ knows what memory
+// they live in. The CPU is a device like any other.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "common/result.h"
+
+namespace trib::kernels {
+
+enum class DeviceKind { cpu, cuda };
+
+class Stream;
+
+// A compute device. Devices live as long as the process; compare them by address.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual DeviceKind kind() const = 0;
+  virtual std::string name() const = 0;            // "cpu (AVX-512 bf16, 2 threads)"
+  virtual std::size_t free_memory() const = 0;     // bytes, an estimate
+  virtual std::unique_ptr<Stream> make_stream() = 0;
+
+  // Raw memory on this device, 64-byte aligned. Throws std::bad_alloc. Called by Buffer alone.
+  virtual void* allocate(std::size_t bytes) = 0;
+  virtual void deallocate(void* pointer, std::size_t bytes) = 0;
+  virtual void copy_from_host(Stream& stream, void* to, const void* from, std::size_t bytes) = 0;
+  virtual void copy_to_host(Stream& stream, void* to, const void* from, std::size_t bytes) = 0;  // synchronizes
+  virtual void copy(Stream& stream, void* to, const void* from, std::size_t bytes) = 0;
+  virtual void fill_zero(Stream& stream, void* to, std::size_t bytes) = 0;
+};
+
+// Work on one device in the order it was submitted. On the CPU work is done when the call returns; on other devices
+// results may be read only after synchronize() or a copy to the host. Not thread-safe.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  virtual Device& device() = 0;
+  virtual void synchronize() = 0;
+};
+
+Device& cpu_device();
+// "auto" (the best that is present), "cpu", "cuda", "cuda:1". Errc::unsupported names what this build or machine has.
+Result<Device*> open_device(std::string_view name);
+
+}  // namespace trib::kernels

@@ -1,0 +1,37 @@
+// Epsilon from mechanisms, and noise from epsilon: Rényi differential privacy by quadrature.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "common/result.h"
+#include "privacy/mechanism.h"
+
+namespace trib::privacy {
+
+// The Rényi orders of dp_accounting: 1.1 … 10.9 by 0.1, 11 … 63, 128, 256, 512, 1024.
+std::span<const double> rdp_orders();
+
+// Rényi divergences of a composition at rdp_orders(). Addition composes.
+class RdpCurve {
+ public:
+  RdpCurve();
+  // Adds `steps` compositions of the Poisson-subsampled Gaussian (add/remove-one, sensitivity 1).
+  RdpCurve& add(double sample_rate, double noise_multiplier, std::int64_t steps);
+  RdpCurve& add(const Mechanism& mechanism);
+  // min over orders of r + log1p(-1/a) − log(delta·a)/(a−1) (Canonne–Kamath–Steinke 2020, Prop. 12), never below 0.
+  double epsilon(double delta) const;
+  double best_order(double delta) const;
+  std::span<const double> divergences() const { return divergences_; }
+
+ private:
+  std::vector<double> divergences_;
+};
+
+// The smallest noise multiplier (to 1e-5 relative, rounded up) for which `steps` steps at `sample_rate` cost at most
+// (epsilon, delta). Errc::invalid_argument names the value that is out of range; Errc::unsupported if none up to 1e4 is
+// enough.
+Result<double> calibrate_noise_multiplier(double epsilon, double delta, double sample_rate, std::int64_t steps);
+
+}  // namespace trib::privacy

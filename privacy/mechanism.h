@@ -1,0 +1,32 @@
+// What is charged: mechanisms, never epsilons. Epsilon is a function of the ledger.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace trib::privacy {
+
+enum class MechanismKind {
+  none,                 // not private: allowed only where the site's own configuration says so
+  poisson_subsampled_gaussian,  // DP-SGD: each record joins with probability sample_rate; unit one record, add/remove-one
+};
+
+struct Mechanism {
+  MechanismKind kind = MechanismKind::poisson_subsampled_gaussian;
+  double sample_rate = 0.0;       // q in (0, 1]
+  double noise_multiplier = 0.0;  // sigma: noise stddev over the clip norm
+  double clip_norm = 0.0;         // C, recorded for the reader; epsilon does not depend on it
+  std::int64_t steps = 0;         // how often, with fresh samples and noise
+};
+
+// One round's cost at one site, charged as a whole before the first record is read and never refunded.
+struct Charge {
+  std::string job;        // job id
+  std::int64_t round = 0;
+  std::string data_set;   // the site's name for it
+  std::int64_t declared_records = 0;  // the public size
+  double target_delta = 1e-5;
+  Mechanism mechanism;
+};
+
+}  // namespace trib::privacy
