@@ -1,0 +1,101 @@
+// Framed messages over a byte stream: TLS between machines, a Unix socket to the operator's command.
+//
+// A frame is a 5-byte header and a payload: payload length (32 bits, big-endian), kind (8 bits). Messages are Protobuf;
+// tensors are raw chunks, so nothing is copied into a message and no message grows with the model.
+#pragma once
+
+#include <google/protobuf/message_lite.h>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/result.h"
+
+namespace trib::net {
+
+namespace asio = boost::asio;
+
+enum class FrameKind : std::uint8_t {
+  message = 1,  // one Protobuf message; which type, the protocol (ALPN) and the direction say
+  chunk = 2,    // transfer id (32 bits, big-endian), offset (64 bits, big-endian), up to 1 MiB of tensor bytes
+};
+
+struct Limits {
+  std::size_t message_bytes = 4u << 20;        // limits.message_bytes
+  std::size_t chunk_bytes = 1u << 20;          // payload of one chunk, without its 12-byte header
+  Milliseconds idle_timeout{60'000};           // limits.idle_timeout: no byte received for so long ends the channel
+  Milliseconds write_timeout{60'000};          // limits.write_timeout
+};
+
+struct Chunk {
+  std::uint32_t transfer_id = 0;
+  std::uint64_t offset = 0;
+  std::span<const std::byte> bytes;  // valid until the next receive()
+};
+
+struct Frame {
+  FrameKind kind = FrameKind::message;
+  std::span<const std::byte> message;  // valid until the next receive()
+  Chunk chunk;
+};
+
+// Who is at the other end, from its certificate; empty on a Unix socket.
+struct PeerIdentity {
+  std::string name;          // subject CN: the site's name
+  std::string role;          // subject OU: "site", "operator" or "aggregator"
+  std::string serial;        // hex
+  std::string fingerprint;   // SHA-256 of the certificate, hex
+  WallTime not_after{};
+};
+
+// One connection. receive() by one coroutine at a time; send() from any coroutine of the same executor: frames are
+// queued and written whole, in order. Errors: Errc::protocol_error (bad header, wrong kind), limit_exceeded (names the
+// limit), deadline_exceeded (a timeout, named), unavailable (the peer went away), cancelled (close() was called).
+class Channel {
+ public:
+  virtual ~Channel() = default;
+  virtual asio::awaitable<Result<Frame>> receive() = 0;
+  virtual asio::awaitable<Status> send(const google::protobuf::MessageLite& message) = 0;
+  virtual asio::awaitable<Status> send_chunk(std::uint32_t transfer_id, std::uint64_t offset, std::span<const std::byte> bytes) = 0;
+  virtual void close() = 0;  // idempotent; pending calls end with Errc::cancelled
+  virtual const PeerIdentity& peer() const = 0;
+  virtual std::string protocol() const = 0;  // the negotiated ALPN; empty on a Unix socket
+  virtual std::string remote_address() const = 0;
+  // Bytes on the wire in either direction, TLS and framing included.
+  virtual std::uint64_t bytes_sent() const = 0;
+  virtual std::uint64_t bytes_received() const = 0;
+  virtual asio::any_io_executor executor() = 0;
+};
+
+// Parses a message frame as `Message`. Errc::protocol_error if the frame is a chunk or does not parse.
+template <typename Message>
+Result<Message> parse_message(const Frame& frame) {
+  if (frame.kind != FrameKind::message) return Error{Errc::protocol_error, "expected a message, received a tensor chunk"};
+  Message message;
+  if (!message.ParseFromArray(frame.message.data(), static_cast<int>(frame.message.size())))
+    return Error{Errc::protocol_error, "a message of " + std::to_string(frame.message.size()) + " bytes does not parse"};
+  return message;
+}
+
+// Channels over connected sockets. TLS ones are made by tls.h.
+class FrameCodec {
+ public:
+  static constexpr std::size_t header_bytes = 5;
+  static constexpr std::size_t chunk_header_bytes = 12;
+  struct Header {
+    FrameKind kind = FrameKind::message;
+    std::uint32_t payload_bytes = 0;
+  };
+  // Checks kind and length against the limits before anything is allocated.
+  static Result<Header> parse_header(std::span<const std::byte, header_bytes> bytes, const Limits& limits);
+  static std::array<std::byte, header_bytes> make_header(FrameKind kind, std::size_t payload_bytes);
+  static Result<Chunk> parse_chunk(std::span<const std::byte> payload);
+};
+
+}  // namespace trib::net

@@ -1,0 +1,138 @@
+// The seam between the federation and an algorithm. A task has two halves: one runs beside the data, one in the
+// aggregator, and the federation knows nothing else of it.
+#pragma once
+
+#include <any>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "common/random.h"
+#include "common/result.h"
+#include "common/tensor_map.h"
+#include "kernels/device.h"
+#include "privacy/mechanism.h"
+#include "privacy/session.h"
+#include "tasks/job.h"
+#include "tasks/sum.h"
+
+namespace trib::tasks {
+
+// What a half may show while it works; also how it is told to stop.
+class Progress {
+ public:
+  virtual ~Progress() = default;
+  // `loss` is computed from records: implementations show it on the site's own screen and nowhere else.
+  virtual void step(std::int64_t step, std::int64_t steps, double loss) = 0;
+  // Fraction of a longer piece of work without steps (loading, evaluating).
+  virtual void fraction(std::string_view what, double done) = 0;
+  virtual bool cancelled() const = 0;
+};
+
+struct RoundPlan {
+  std::string job_id;
+  std::int64_t round = 1;  // 1-based
+};
+
+// Things that several halves in one process share: a loaded base model, a tokenizer. One process trains one task at a
+// time on a device; whoever uses a shared resource holds its lock.
+class SharedResources {
+ public:
+  // The object under `key`, made by `make` the first time. T must be the same for all users of a key.
+  template <typename T>
+  Result<std::shared_ptr<T>> get(const std::string& key, const std::function<Result<std::shared_ptr<T>>()>& make) {
+    std::lock_guard lock(mutex_);
+    if (auto found = entries_.find(key); found != entries_.end()) return std::any_cast<std::shared_ptr<T>>(found->second);
+    auto made = make();
+    if (!made) return made.error();
+    entries_[key] = *made;
+    return *made;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::any> entries_;
+};
+
+// Where things are at one site. From the site's own configuration, never from the job.
+struct SiteContext {
+  std::string site;
+  kernels::Device* device = nullptr;
+  std::filesystem::path data_file;                         // the data set that the job names
+  std::int64_t declared_records = 0;                       // its public size
+  std::vector<std::filesystem::path> model_directories;    // searched for base models by SHA-256
+  std::shared_ptr<SharedResources> shared;
+};
+
+// The half that runs beside the data.
+class ClientTask {
+ public:
+  virtual ~ClientTask() = default;
+  // What taking part in `plan` will cost: a function of public values alone, the same for every round of a job.
+  virtual Result<privacy::Charge> charge(const RoundPlan& plan) const = 0;
+  // What the aggregator's constants must be before the first round (their schema and digest came with the job).
+  virtual Status set_constants(const TensorMap& constants) = 0;
+  // Trains from the broadcast of this round and returns what may leave. Every record is read through `privacy`.
+  virtual Result<privacy::Contribution> train(const TensorMap& broadcast, const RoundPlan& plan, privacy::PrivacySession& privacy,
+                                              Progress& progress) = 0;
+};
+
+// Numbers about one state on the public test set.
+struct Evaluation {
+  std::map<std::string, double> metrics;  // "accuracy", "loss", "accuracy_average", …
+};
+
+// Where things are at the aggregator.
+struct AggregatorContext {
+  kernels::Device* device = nullptr;
+  std::vector<std::filesystem::path> model_directories;
+  std::filesystem::path data_directory;  // relative paths in the job file (public test set) are relative to this
+  std::shared_ptr<SharedResources> shared;
+};
+
+// The half that runs in the aggregator: sees the sum, never a contribution. State is a TensorMap, so that it can be
+// stored and resumed; everything a task must remember from round to round is in it.
+class ServerTask {
+ public:
+  virtual ~ServerTask() = default;
+  virtual Result<TensorMap> initial_state() = 0;
+  virtual Result<TensorMap> next_state(const TensorMap& state, const Sum& sum) = 0;
+  // What every site fetches once, by digest (A_0). May be empty.
+  virtual const TensorMap& constants() const = 0;
+  // What a round sends down: a function of the state.
+  virtual Result<TensorMap> broadcast(const TensorMap& state) const = 0;
+  virtual TensorSchema broadcast_schema() const = 0;
+  virtual TensorSchema contribution_schema() const = 0;
+  // On the public test set; empty metrics if the job names none.
+  virtual Result<Evaluation> evaluate(const TensorMap& state, Progress& progress) = 0;
+  // Writes the model in the form its users have (a PEFT adapter). `averaged`: the running average instead of the last round.
+  virtual Status export_model(const TensorMap& state, bool averaged, const std::filesystem::path& directory) = 0;
+};
+
+// One entry of the registry. Adding a task adds one, and no line in server/, client/ or cli/.
+struct TaskDefinition {
+  std::string name;
+  std::string summary;  // one line for `trib --help`
+  // Reads the task's own sections, so that a bad job file fails before anything starts.
+  std::function<Status(const JobSpec&, ConfigReader&)> check;
+  std::function<Result<std::unique_ptr<ClientTask>>(const JobSpec&, const SiteContext&)> make_client;
+  std::function<Result<std::unique_ptr<ServerTask>>(const JobSpec&, const AggregatorContext&)> make_server;
+  // For `trib simulate` and `trib demo`: deals the job's [simulate] training file out to `sites` data files in `directory`
+  // (site-1…), non-IID as the job says; returns each file and its number of records.
+  struct SiteData {
+    std::filesystem::path file;
+    std::int64_t records = 0;
+  };
+  std::function<Result<std::vector<SiteData>>(const JobSpec&, const std::filesystem::path& data_directory, std::int64_t sites,
+                                              RandomSource& random, const std::filesystem::path& directory)>
+      split_data;
+};
+
+// All tasks of this build, ordered by name.
+const std::vector<TaskDefinition>& registered_tasks();
+Result<const TaskDefinition*> find_task(std::string_view name);  // Errc::not_found lists what there is
+
+}  // namespace trib::tasks
