@@ -6,7 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
+#include <utility>
 
 #include "common/result.h"
 
@@ -37,11 +37,15 @@ Result<std::string> read_file(const std::filesystem::path& path);
 // temporary file beside it, fsync, rename, fsync of the directory. `mode` is the file's permission bits.
 Status write_file_durably(const std::filesystem::path& path, std::span<const std::byte> bytes, unsigned mode = 0644);
 Status write_file_durably(const std::filesystem::path& path, std::string_view text, unsigned mode = 0644);
+// The same for content in several pieces, written one after the other.
+Status write_file_durably(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces,
+                          unsigned mode = 0644);
 
 // Writes every byte to `fd`, going on after short writes and EINTR.
 Status write_all(int fd, std::span<const std::byte> bytes, std::string_view what);
 Status fsync_file(int fd, std::string_view what);
 Status fsync_directory(const std::filesystem::path& directory);
+// Creates the directory and its missing parents, each on disk before its children.
 Status make_directories(const std::filesystem::path& directory, unsigned mode = 0755);
 
 // An exclusive advisory lock (flock) on a file that is created if absent; released on destruction or when the process

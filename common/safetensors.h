@@ -17,7 +17,8 @@ struct SafetensorsFile {
   SafetensorsMetadata metadata;
 };
 
-// Reads a whole file. Errc::not_found, io_error, or corrupt (bad header, overlapping or out-of-range offsets, a size
+// Reads a whole file. Errc::not_found, io_error, unsupported (an element type that DType lacks), or corrupt (bad
+// header, overlapping or out-of-range offsets, a size
 // that contradicts the shape), always with the path.
 Result<SafetensorsFile> read_safetensors(const std::filesystem::path& path);
 Result<SafetensorsFile> parse_safetensors(std::span<const std::byte> bytes, std::string_view name_for_errors);

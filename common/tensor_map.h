@@ -21,7 +21,9 @@ std::string_view to_string(DType dtype);              // safetensors' names: "F3
 Result<DType> dtype_from_string(std::string_view s);  // the inverse; Errc::unsupported for others
 
 using Shape = std::vector<std::int64_t>;
-std::int64_t element_count(const Shape& shape);
+std::int64_t element_count(const Shape& shape);  // throws FatalError where checked_byte_count fails
+// Bytes of a tensor, for shapes from outside: Errc::invalid_argument for a negative dimension or more than 2^63 bytes.
+Result<std::size_t> checked_byte_count(DType dtype, const Shape& shape);
 std::string to_string(const Shape& shape);  // "[768, 8]"
 
 struct TensorSpec {
@@ -49,7 +51,7 @@ class TensorSchema {
 // A dense row-major tensor that owns its bytes.
 class HostTensor {
  public:
-  HostTensor() = default;
+  HostTensor() = default;                // no elements: shape [0]
   HostTensor(DType dtype, Shape shape);  // zeros
   static HostTensor from_f32(Shape shape, std::span<const float> values);
   static HostTensor from_f64(Shape shape, std::span<const double> values);
@@ -84,7 +86,7 @@ class HostTensor {
   void require(std::size_t element_size, DType dtype) const;
 
   DType dtype_ = DType::f32;
-  Shape shape_;
+  Shape shape_ = {0};
   std::vector<std::byte> bytes_;
 };
 
