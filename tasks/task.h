@@ -120,6 +120,9 @@ struct TaskDefinition {
   std::function<Status(const JobSpec&, ConfigReader&)> check;
   std::function<Result<std::unique_ptr<ClientTask>>(const JobSpec&, const SiteContext&)> make_client;
   std::function<Result<std::unique_ptr<ServerTask>>(const JobSpec&, const AggregatorContext&)> make_server;
+  // What one round costs a site of `declared_records` records, from public values alone: for `trib privacy plan`, which
+  // has no data. The same mechanism as ClientTask::charge gives at such a site.
+  std::function<Result<privacy::Mechanism>(const JobSpec&, std::int64_t declared_records)> round_mechanism;
   // For `trib simulate` and `trib demo`: deals the job's [simulate] training file out to `sites` data files in `directory`
   // (site-1…), non-IID as the job says; returns each file and its number of records.
   struct SiteData {
