@@ -11,6 +11,7 @@
 // An entry leaves the outbox only when the aggregator says that the round is closed or the job has ended.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -18,6 +19,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "client/outbox.h"
@@ -124,15 +126,20 @@ class JobRunner {
   Status job_ended();
 
  private:
-  JobRunner(OfferedJob job, const Site& site, const DataSetPolicy& policy, std::unique_ptr<tasks::ClientTask> task);
-  Result<OutboxEntry> train(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress,
-                            Refusal& refusal);
+  JobRunner(OfferedJob job, const Site& site, const DataSetPolicy& policy, privacy::Charge charge,
+            std::unique_ptr<tasks::ClientTask> task);
+  bool has_contributions() const;
+  std::optional<Refusal> check_budget() const;
+  std::variant<OutboxEntry, Refusal> train(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress);
+  Refusal refusal_of_session(const Error& error, std::int64_t round) const;
+  Status check_contribution(const OutboxEntry& entry) const;
 
   OfferedJob job_;
   const Site& site_;
   const DataSetPolicy& policy_;
+  privacy::Charge charge_;  // of any round: they all cost the same
   std::unique_ptr<tasks::ClientTask> task_;
-  bool has_constants_ = false;
+  std::atomic<bool> has_constants_{false};
 };
 
 struct JobRunner::Acceptance {

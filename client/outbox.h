@@ -17,6 +17,11 @@
 
 namespace trib::client {
 
+// Whether a job may be called so: its id comes from outside and becomes part of file names. Letters, digits, '-', '_'
+// and
+// '.', not first; at most 128.
+bool is_valid_job_id(std::string_view id);
+
 // One contribution, ready to send: tensors already multiplied by their weight, noised and charged for.
 struct OutboxEntry {
   std::string job;
