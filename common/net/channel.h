@@ -6,6 +6,7 @@
 
 #include <google/protobuf/message_lite.h>
 
+#include <array>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <cstdint>
@@ -27,10 +28,11 @@ enum class FrameKind : std::uint8_t {
 };
 
 struct Limits {
-  std::size_t message_bytes = 4u << 20;        // limits.message_bytes
-  std::size_t chunk_bytes = 1u << 20;          // payload of one chunk, without its 12-byte header
-  Milliseconds idle_timeout{60'000};           // limits.idle_timeout: no byte received for so long ends the channel
-  Milliseconds write_timeout{60'000};          // limits.write_timeout
+  std::size_t message_bytes = 4u << 20;    // limits.message_bytes
+  std::size_t chunk_bytes = 1u << 20;      // payload of one chunk, without its 12-byte header
+  Milliseconds idle_timeout{60'000};       // limits.idle_timeout: no byte while receive() waits for so long ends it
+  Milliseconds write_timeout{60'000};      // limits.write_timeout: of one frame
+  Milliseconds handshake_timeout{10'000};  // limits.handshake_timeout
 };
 
 struct Chunk {
@@ -47,23 +49,31 @@ struct Frame {
 
 // Who is at the other end, from its certificate; empty on a Unix socket.
 struct PeerIdentity {
-  std::string name;          // subject CN: the site's name
-  std::string role;          // subject OU: "site", "operator" or "aggregator"
-  std::string serial;        // hex
-  std::string fingerprint;   // SHA-256 of the certificate, hex
+  std::string name;         // subject CN: the site's name
+  std::string role;         // subject OU: "site", "operator" or "aggregator"
+  std::string serial;       // hex
+  std::string fingerprint;  // SHA-256 of the certificate, hex
   WallTime not_after{};
 };
 
 // One connection. receive() by one coroutine at a time; send() from any coroutine of the same executor: frames are
-// queued and written whole, in order. Errors: Errc::protocol_error (bad header, wrong kind), limit_exceeded (names the
-// limit), deadline_exceeded (a timeout, named), unavailable (the peer went away), cancelled (close() was called).
+// queued and written whole, in order. All calls run on executor(), which runs one thing at a time (a strand, or an
+// io_context with one thread). After an error of either direction the channel is of no more use. Errors:
+// Errc::protocol_error (bad header, wrong kind), limit_exceeded (names the limit), deadline_exceeded (a timeout,
+// named), unavailable (the peer went away), unauthenticated or permission_denied (the peer refused our certificate, and
+// why), cancelled (close() was called).
 class Channel {
  public:
   virtual ~Channel() = default;
   virtual asio::awaitable<Result<Frame>> receive() = 0;
   virtual asio::awaitable<Status> send(const google::protobuf::MessageLite& message) = 0;
-  virtual asio::awaitable<Status> send_chunk(std::uint32_t transfer_id, std::uint64_t offset, std::span<const std::byte> bytes) = 0;
+  virtual asio::awaitable<Status> send_chunk(std::uint32_t transfer_id, std::uint64_t offset,
+                                             std::span<const std::byte> bytes) = 0;
   virtual void close() = 0;  // idempotent; pending calls end with Errc::cancelled
+  // For a last message that must arrive: ends our direction, discards what still comes until the peer closes too or
+  // `patience` is over, then closes. A plain close() with unread input resets the connection, and what was sent is
+  // lost.
+  virtual asio::awaitable<void> finish(Milliseconds patience) = 0;
   virtual const PeerIdentity& peer() const = 0;
   virtual std::string protocol() const = 0;  // the negotiated ALPN; empty on a Unix socket
   virtual std::string remote_address() const = 0;
@@ -76,14 +86,16 @@ class Channel {
 // Parses a message frame as `Message`. Errc::protocol_error if the frame is a chunk or does not parse.
 template <typename Message>
 Result<Message> parse_message(const Frame& frame) {
-  if (frame.kind != FrameKind::message) return Error{Errc::protocol_error, "expected a message, received a tensor chunk"};
+  if (frame.kind != FrameKind::message)
+    return Error{Errc::protocol_error, "expected a message, received a tensor chunk"};
   Message message;
   if (!message.ParseFromArray(frame.message.data(), static_cast<int>(frame.message.size())))
-    return Error{Errc::protocol_error, "a message of " + std::to_string(frame.message.size()) + " bytes does not parse"};
+    return Error{Errc::protocol_error,
+                 "a message of " + std::to_string(frame.message.size()) + " bytes does not parse"};
   return message;
 }
 
-// Channels over connected sockets. TLS ones are made by tls.h.
+// How frames look in bytes.
 class FrameCodec {
  public:
   static constexpr std::size_t header_bytes = 5;
@@ -96,6 +108,7 @@ class FrameCodec {
   static Result<Header> parse_header(std::span<const std::byte, header_bytes> bytes, const Limits& limits);
   static std::array<std::byte, header_bytes> make_header(FrameKind kind, std::size_t payload_bytes);
   static Result<Chunk> parse_chunk(std::span<const std::byte> payload);
+  static std::array<std::byte, chunk_header_bytes> make_chunk_header(std::uint32_t transfer_id, std::uint64_t offset);
 };
 
 }  // namespace trib::net

@@ -3,6 +3,7 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -22,11 +23,12 @@ inline constexpr std::string_view admin_protocol = "tributary-admin/1";
 // replaced while it runs.
 class TlsServerContext {
  public:
-  static Result<std::shared_ptr<TlsServerContext>> create(const Certificate& certificate, const PrivateKey& key, const Certificate& ca);
+  static Result<std::shared_ptr<TlsServerContext>> create(const Certificate& certificate, const PrivateKey& key,
+                                                          const Certificate& ca);
   virtual ~TlsServerContext() = default;
   virtual Status replace_certificate(const Certificate& certificate, const PrivateKey& key) = 0;
-  // Called during the handshake with the peer's certificate: an error ends it, and its message reaches the log. The
-  // place for revocation.
+  // Called during the handshake with the peer's certificate, once its chain, dates and role are good: an error ends it,
+  // and its message reaches the log. The place for revocation.
   virtual void set_peer_check(std::function<Status(const PeerIdentity&)> check) = 0;
   // Completes a handshake: a channel whose protocol() is one of the three; enrolment has no peer identity. Errors say
   // which side failed and why (no certificate, another CA, expired, revoked, wrong role for the protocol, TLS < 1.3).
@@ -40,14 +42,19 @@ struct ClientCredentials {
 
 // Dials "host:port" and completes the handshake. The server's certificate must come from `ca`, carry the role
 // "aggregator" and name the host. `credentials` is null for enrolment alone.
-asio::awaitable<Result<std::unique_ptr<Channel>>> connect_tls(asio::any_io_executor executor, std::string address, const Certificate& ca,
-                                                              const ClientCredentials* credentials, std::string_view protocol,
-                                                              Limits limits, Milliseconds timeout);
+asio::awaitable<Result<std::unique_ptr<Channel>>> connect_tls(asio::any_io_executor executor, std::string address,
+                                                              const Certificate& ca,
+                                                              const ClientCredentials* credentials,
+                                                              std::string_view protocol, Limits limits,
+                                                              Milliseconds timeout);
 // For enrolment, where only the CA certificate's SHA-256 is known (from the token): the server sends its CA along.
-asio::awaitable<Result<std::unique_ptr<Channel>>> connect_tls_pinned(asio::any_io_executor executor, std::string address,
-                                                                     const Sha256& ca_sha256, Limits limits, Milliseconds timeout);
+asio::awaitable<Result<std::unique_ptr<Channel>>> connect_tls_pinned(asio::any_io_executor executor,
+                                                                     std::string address, const Sha256& ca_sha256,
+                                                                     Limits limits, Milliseconds timeout);
 
-// Unix sockets, for the operator's command on the aggregator's own machine.
-asio::awaitable<Result<std::unique_ptr<Channel>>> connect_unix(asio::any_io_executor executor, std::filesystem::path path, Limits limits);
+// Unix sockets, for the operator's command on the aggregator's own machine: who may open the file may speak.
+std::unique_ptr<Channel> accept_unix(asio::local::stream_protocol::socket socket, Limits limits);
+asio::awaitable<Result<std::unique_ptr<Channel>>> connect_unix(asio::any_io_executor executor,
+                                                               std::filesystem::path path, Limits limits);
 
 }  // namespace trib::net

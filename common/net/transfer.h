@@ -20,13 +20,19 @@ tributary::proto::Transfer announce(std::uint32_t transfer_id, const TensorMap& 
 // Sends the tensors' bytes as chunks, reading straight from their memory.
 asio::awaitable<Status> send_tensors(Channel& channel, std::uint32_t transfer_id, const TensorMap& tensors);
 
+// What must hold of an announcement and of a chunk before a byte of it is kept; TensorReceiver checks both.
+Status check_announcement(const tributary::proto::Transfer& transfer, const TensorSchema& expected,
+                          std::size_t byte_limit);
+Status check_chunk(const Chunk& chunk, std::uint32_t transfer_id, std::uint64_t received, std::uint64_t expected);
+
 // Takes in one announced transfer, chunk by chunk, straight into the tensors' memory; nothing is believed before it is
 // checked. Not thread-safe.
 class TensorReceiver {
  public:
   // Errc::protocol_error or limit_exceeded: the schema is not `expected` (names the tensor and how it differs), or more
   // than `byte_limit` bytes.
-  static Result<TensorReceiver> begin(const tributary::proto::Transfer& transfer, const TensorSchema& expected, std::size_t byte_limit);
+  static Result<TensorReceiver> begin(const tributary::proto::Transfer& transfer, const TensorSchema& expected,
+                                      std::size_t byte_limit);
   // Chunks come in order and without gaps; anything else is Errc::protocol_error. True when the last byte is in.
   Result<bool> add(const Chunk& chunk);
   std::uint64_t bytes_received() const { return received_; }

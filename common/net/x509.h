@@ -31,18 +31,19 @@ class Certificate {
  public:
   static Result<Certificate> from_pem(std::string_view pem);
   std::string to_pem() const;
-  std::string common_name() const;         // the site's name
+  std::string common_name() const;          // the site's name
   std::string organizational_unit() const;  // its role: "site", "operator", "aggregator", "ca"
-  std::string serial() const;              // hex
-  Sha256 sha256() const;                   // of the DER form
+  std::string serial() const;               // hex
+  Sha256 sha256() const;                    // of the DER form
   Sha256 public_key_sha256() const;
   WallTime not_before() const;
   WallTime not_after() const;
   bool issued_by(const Certificate& ca) const;  // signature and names; not time
+  std::vector<std::string> host_names() const;  // SAN: DNS names and IP addresses
   x509_st* native() const { return certificate_.get(); }
+  static Certificate from_native(x509_st* owned);  // takes over one reference
 
  private:
-  friend class CertificateIssuer;
   std::shared_ptr<x509_st> certificate_;
 };
 
@@ -53,8 +54,8 @@ Result<Sha256> check_certificate_request(std::string_view request_pem);
 
 struct CertificateSubject {
   std::string common_name;
-  std::string role;                            // "site", "operator", "aggregator"
-  std::vector<std::string> host_names;         // SAN: DNS names and IP addresses (aggregators)
+  std::string role;                     // "site", "operator", "aggregator"
+  std::vector<std::string> host_names;  // SAN: DNS names and IP addresses (aggregators)
 };
 
 // Signs with the CA's key.
@@ -63,7 +64,8 @@ class CertificateIssuer {
   // A new self-signed CA: ten years, path length 0.
   static CertificateIssuer create(std::string_view federation, const Clock& clock);
   static Result<CertificateIssuer> from_pem(std::string_view ca_certificate_pem, std::string_view ca_key_pem);
-  Result<Certificate> issue(std::string_view request_pem, const CertificateSubject& subject, WallTime not_before, WallTime not_after) const;
+  Result<Certificate> issue(std::string_view request_pem, const CertificateSubject& subject, WallTime not_before,
+                            WallTime not_after) const;
   const Certificate& ca_certificate() const { return ca_; }
   std::string key_pem() const { return key_.to_pem(); }
 
