@@ -4,11 +4,14 @@
 #include <cstdint>
 #include <string>
 
+#include "common/result.h"
+
 namespace trib::privacy {
 
 enum class MechanismKind {
-  none,                 // not private: allowed only where the site's own configuration says so
-  poisson_subsampled_gaussian,  // DP-SGD: each record joins with probability sample_rate; unit one record, add/remove-one
+  none,                         // not private: allowed only where the site's own configuration says so
+  poisson_subsampled_gaussian,  // DP-SGD: each record joins with probability sample_rate; unit one record,
+                                // add/remove-one
 };
 
 struct Mechanism {
@@ -21,12 +24,17 @@ struct Mechanism {
 
 // One round's cost at one site, charged as a whole before the first record is read and never refunded.
 struct Charge {
-  std::string job;        // job id
+  std::string job;  // job id
   std::int64_t round = 0;
-  std::string data_set;   // the site's name for it
+  std::string data_set;               // the site's name for it
   std::int64_t declared_records = 0;  // the public size
   double target_delta = 1e-5;
   Mechanism mechanism;
 };
+
+// Ok if the charge can be accounted for and recorded; Errc::invalid_argument names the first value that is wrong, its
+// range, and what to change. A private charge needs target_delta below 1/declared_records: at or above it, publishing
+// one whole record would count as private.
+Status check_charge(const Charge& charge);
 
 }  // namespace trib::privacy

@@ -2,15 +2,21 @@
 // will do; it draws the Poisson sample, clips, adds the noise, and alone can make a Contribution.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "common/clock.h"
+#include "common/failpoint.h"
 #include "common/random.h"
 #include "common/result.h"
 #include "common/tensor_map.h"
 #include "kernels/per_sample.h"
+#include "privacy/dp_sgd.h"
 #include "privacy/ledger.h"
 #include "privacy/mechanism.h"
 
@@ -47,18 +53,20 @@ class Contribution {
   bool private_;
 };
 
-// What one DP-SGD step did that may be shown: nothing here is computed from records except for the site's own eyes.
+// What one step did. All but `step` is computed from records, so it is for the site's own screen and never sent.
 struct StepReport {
-  std::int64_t step = 0;            // 1-based within the round
-  std::int64_t sample_count = 0;    // realized Poisson sample: for the site only
-  double mean_loss = 0.0;           // over the sample: for the site only
-  double clipped_fraction = 0.0;    // for the site only
+  std::int64_t step = 0;          // 1-based within the round
+  std::int64_t sample_count = 0;  // of the realized Poisson sample
+  double mean_loss = 0.0;         // over the sample; 0 if it is empty
+  double clipped_fraction = 0.0;  // of the sample
+  double seconds = 0.0;           // by the session's clock
 };
 
 // What the session asks a model for one micro-batch. Losses are per sample.
 template <typename Record>
 struct GradientFunctions {
-  // Fills per-sample gradients of the *sum* loss for `records` (1 ≤ size ≤ micro_batch) and returns the sum of the losses.
+  // Fills per-sample gradients of the *sum* loss for `records` (1 ≤ size ≤ micro_batch) and returns the sum of the
+  // losses.
   std::function<double(std::span<const Record* const> records, kernels::PerSampleGradients& out)> per_sample;
   // Adds the gradient of the sum loss to `sums` (one tensor a parameter) and returns the sum of the losses: the cheaper
   // way where nothing is clipped. Used by sessions that are not private.
@@ -72,11 +80,12 @@ struct GradientFunctions {
 class PrivacySession {
  public:
   // Opens the door for one round: charges `charge` to the ledger (fsynced; over the cap of the data set it returns
-  // Errc::over_budget with the figures and nothing is charged) and only then returns a session. A charge whose mechanism is
-  // `none` needs `allow_non_private` of the site's own configuration (Errc::permission_denied otherwise).
-  // `random` is ChaCha20 keyed by the system in daemons; a simulation may seed it, and says so in its report.
-  static Result<PrivacySession> open(Ledger& ledger, const Charge& charge, bool allow_non_private, RandomKey random_key,
-                                     const Clock& clock);
+  // Errc::over_budget with the figures and nothing is charged) and only then returns a session. A charge whose
+  // mechanism is `none` needs `allow_non_private` of the site's own configuration (Errc::permission_denied otherwise).
+  // `random_key` comes from the system in daemons; a simulation may seed it, and says so in its report.
+  // `clock` times the steps.
+  static Result<PrivacySession> open(Ledger& ledger, const Charge& charge, bool allow_non_private,
+                                     const RandomKey& random_key, const Clock& clock);
   PrivacySession(PrivacySession&&) noexcept;
   PrivacySession& operator=(PrivacySession&&) noexcept;
   ~PrivacySession();
@@ -88,14 +97,17 @@ class PrivacySession {
   // One step: Poisson sample at the charge's rate, per-sample gradients by micro-batches, one joint clip, sum, noise
   // N(0, (noise_multiplier·clip_norm)²) on every coordinate, division by the *expected* batch (sample_rate × declared
   // records). An empty sample adds noise and counts. `update` receives the noised mean gradient, one tensor a
-  // parameter, and applies it: post-processing. Errc::limit_exceeded if no planned step is left.
+  // parameter in their order, valid until it returns, and applies it: post-processing. Errc::limit_exceeded if no
+  // planned step is left. A session that is not private takes the same samples and divides the same way, without clip
+  // and noise.
   template <typename Record>
   Result<StepReport> dp_sgd_step(kernels::Stream& stream, const RecordStore<Record>& records,
-                                 const std::vector<kernels::Tensor>& parameters, const GradientFunctions<Record>& functions,
+                                 const std::vector<kernels::Tensor>& parameters,
+                                 const GradientFunctions<Record>& functions,
                                  const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update);
 
-  // Wraps what training made of noised gradients. Consumes the session's right to contribute: a second call fails.
-  // `tensors` are multiplied by `weight` here.
+  // Wraps what training made of noised gradients. Consumes the session: a second call, and any further step, fails with
+  // Errc::limit_exceeded. `tensors` (float32 or float64, finite) are multiplied by `weight` (above 0) here.
   Result<Contribution> contribute(TensorMap tensors, double weight);
 
   // Restores a contribution from the outbox: bytes that an earlier session of this site already made and charged.
@@ -104,9 +116,53 @@ class PrivacySession {
  private:
   struct Impl;
   explicit PrivacySession(std::unique_ptr<Impl> impl);
-  // The non-template part of a step, over an index set.
-  std::vector<std::size_t> draw_sample(std::size_t record_count);
+  // Takes one planned step and draws its sample: indices below `record_count`.
+  Result<std::vector<std::size_t>> begin_step(std::size_t record_count);
+  GradientSum& gradient_sum();
+  double seconds_in_step() const;  // since begin_step()
   std::unique_ptr<Impl> impl_;
 };
+
+template <typename Record>
+Result<StepReport> PrivacySession::dp_sgd_step(
+    kernels::Stream& stream, const RecordStore<Record>& records, const std::vector<kernels::Tensor>& parameters,
+    const GradientFunctions<Record>& functions,
+    const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update) {
+  TRIB_ASSIGN(const std::vector<std::size_t> chosen, begin_step(records.records_.size()));
+  std::vector<const Record*> sample;
+  sample.reserve(chosen.size());
+  for (const std::size_t index : chosen) sample.push_back(&records.records_[index]);
+  if (functions.arrange) functions.arrange(sample);
+
+  GradientSum& sum = gradient_sum();
+  sum.reset(stream, parameters);
+  double loss = 0.0;
+  std::int64_t clipped = 0;
+  kernels::PerSampleGradients gradients;
+  const std::span<const Record* const> all(sample);
+  const auto micro_batch = static_cast<std::size_t>(std::max<std::int64_t>(1, functions.micro_batch));
+  for (std::size_t first = 0; first < all.size(); first += micro_batch) {
+    const auto part = all.subspan(first, std::min(micro_batch, all.size() - first));
+    if (is_private()) {
+      loss += functions.per_sample(part, gradients);
+      clipped += sum.add_clipped(stream, gradients);
+    } else {
+      loss += functions.summed(part, sum.tensors());
+    }
+  }
+  sum.finish(stream);
+  TRIB_FAILPOINT("session.before_update");
+  update(sum.tensors());
+
+  StepReport report;
+  report.step = charge().mechanism.steps - steps_left();
+  report.seconds = seconds_in_step();
+  report.sample_count = static_cast<std::int64_t>(all.size());
+  if (!all.empty()) {
+    report.mean_loss = loss / static_cast<double>(all.size());
+    report.clipped_fraction = static_cast<double>(clipped) / static_cast<double>(all.size());
+  }
+  return report;
+}
 
 }  // namespace trib::privacy
