@@ -167,9 +167,9 @@ Status apply_override(toml::table& document, std::string_view key, std::string_v
 
 struct ConfigReader::Impl {
   toml::table document;
-  std::string name;                              // of the document, in messages
-  std::map<std::string, std::string> overrides;  // by key, as they were written: "section.key=value"
-  std::set<std::string> known;                   // the keys that were asked for
+  std::string name;                                           // of the document, in messages
+  std::map<std::string, std::string, std::less<>> overrides;  // by key, as they were written: "section.key=value"
+  std::set<std::string> known;                                // the keys that were asked for
   std::optional<Error> first_error;
   std::string missing_key;  // the key that first_error is about, where it says that the key is missing
 
@@ -201,10 +201,23 @@ struct ConfigReader::Impl {
     return node;
   }
 
+  // The override that put `node` at `key`, or null if the document did (then the node has a line, or is missing).
+  const std::string* override_of(std::string_view key, const toml::node* node) const {
+    const auto exact = overrides.find(key);
+    if (exact != overrides.end()) return &exact->second;
+    if (node == nullptr || node->source().begin) return nullptr;
+    const auto below = overrides.lower_bound(fmt::format("{}.", key));  // one that made this table on its way
+    if (below != overrides.end() && below->first.starts_with(key)) return &below->second;
+    for (std::size_t dot = key.rfind('.'); dot != std::string_view::npos; dot = key.substr(0, dot).rfind('.')) {
+      const auto above = overrides.find(key.substr(0, dot));  // one whose value is a whole table
+      if (above != overrides.end()) return &above->second;
+    }
+    return nullptr;
+  }
+
   // Where a node stands: "job.toml:12: key = value", "job.toml:12: key" for a table, "--set key=value".
   std::string place(std::string_view key, const toml::node* node) const {
-    const auto overridden = overrides.find(std::string(key));
-    if (overridden != overrides.end()) return fmt::format("--set {}", overridden->second);
+    if (const std::string* written = override_of(key, node)) return fmt::format("--set {}", *written);
     if (node == nullptr) return fmt::format("{}: {}", name, key);
     const std::string line = node->source().begin ? fmt::format(":{}", node->source().begin.line) : "";
     if (node->is_table()) return fmt::format("{}{}: [{}]", name, line, key);
@@ -281,6 +294,7 @@ struct ConfigReader::Impl {
     std::string problem = "unknown key";
     if (!unknown.meant.empty()) problem += fmt::format("; did you mean {}?", unknown.meant);
     const std::string where = table.empty() ? "at the top" : fmt::format("in [{}]", table);
+    if (unknown.meant.empty()) problem += '.';
     problem += unknown.accepted.empty() ? fmt::format(" No key is accepted {}", where)
                                         : fmt::format(" Accepted {}: {}", where, unknown.accepted);
     return {Errc::invalid_argument, fmt::format("{}: {}", place(unknown.key, unknown.node), problem)};

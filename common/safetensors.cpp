@@ -166,12 +166,16 @@ Status read_at(int fd, std::span<std::byte> bytes, std::uint64_t offset, std::st
   return {};
 }
 
-// The order of the data: wider elements first, so that each tensor is aligned for its type; then by name.
+// The reference implementation's order of types in a file: wider ones first, so that each tensor is aligned.
+constexpr std::array file_order_of_dtypes = {DType::i64,  DType::f64, DType::f32, DType::i32,
+                                             DType::bf16, DType::f16, DType::u8};
+
+// The order of the data: by type, then by name.
 std::vector<TensorMap::Storage::const_pointer> in_file_order(const TensorMap& tensors) {
   std::vector<TensorMap::Storage::const_pointer> order;
   for (const auto& named : tensors) order.push_back(&named);
-  std::ranges::stable_sort(order, std::ranges::greater{},
-                           [](const auto* named) { return size_of(named->second.dtype()); });
+  std::ranges::stable_sort(
+      order, {}, [](const auto* named) { return std::ranges::find(file_order_of_dtypes, named->second.dtype()); });
   return order;
 }
 
