@@ -13,48 +13,57 @@ namespace trib::tasks {
 
 // How the aggregator chooses the sites of a round.
 enum class SelectionOrder {
-  balanced,  // a fresh random permutation of the sites, dealt out round by round: everyone has had a turn before anyone's next
+  balanced,  // a fresh random permutation of the sites, dealt out round by round: everyone has had a turn before
+             // anyone's next
   uniform,   // an independent uniform choice each round
 };
 
 struct SelectionSpec {
   std::int64_t clients_per_round = 0;  // 0: every site that takes part
   std::int64_t minimum_clients = 1;    // contributions without which a round is not committed
-  double over_selection = 1.0;         // chosen = ceil(clients_per_round · over_selection); 1.0 under DP (a late site would spend for nothing)
+  double over_selection =
+      1.0;  // chosen = ceil(clients_per_round · over_selection); 1.0 under DP (a late site would spend for nothing)
   SelectionOrder order = SelectionOrder::balanced;
-  std::int64_t expected_clients = 0;   // start once so many sites have accepted the job; 0: minimum_clients
-  std::int64_t round_deadline_ms = 600'000;  // then the round is closed with what there is, or retried below the minimum
-  std::int64_t start_deadline_ms = 0;        // how long to wait for expected_clients; 0: for ever
-  std::int64_t round_retries = 3;            // how often a round below the minimum is tried again before the job fails
+  std::int64_t expected_clients = 0;  // start once so many sites have accepted the job; 0: minimum_clients
+  std::int64_t round_deadline_ms =
+      600'000;                         // then the round is closed with what there is, or retried below the minimum
+  std::int64_t start_deadline_ms = 0;  // how long to wait for expected_clients; 0: for ever
+  std::int64_t round_retries = 3;      // how often a round below the minimum is tried again before the job fails
 };
 
 struct PrivacySpec {
-  bool enabled = true;      // false: the job is not private, and every report says so
-  double epsilon = 8.0;     // each site's cost of the whole job, at most
+  bool enabled = true;   // false: the job is not private, and every report says so
+  double epsilon = 8.0;  // each site's cost of the whole job, at most
   double delta = 1e-5;
   double clip_norm = 1.0;
   kernels::ClippingRule clipping = kernels::ClippingRule::flat;
-  std::int64_t rounds_per_client = 0;  // how many rounds a site may take part in: sigma is calibrated for it; 0: all of them
+  std::int64_t rounds_per_client =
+      0;  // how many rounds a site may take part in: sigma is calibrated for it; 0: all of them
 };
 
 struct JobSpec {
   std::string name;
-  std::string task;               // registry name: "lora_text"
+  std::string task;  // registry name: "lora_text"
   std::int64_t rounds = 1;
   std::int64_t evaluate_every = 1;  // rounds between evaluations on the public test set; the last round always
-  std::uint64_t seed = 0;         // of public randomness only: A_0, the head, selection in simulations
+  std::uint64_t seed = 0;           // of public randomness only: A_0, the head, selection in simulations
   SelectionSpec selection;
   PrivacySpec privacy;
   std::string data_set = "default";  // the site's name for the data
-  std::string file_text;          // the whole document with its overrides: what travels and is stored
+  std::int64_t simulated_sites = 3;  // sites that `trib simulate` and `trib demo` deal the training file out to
+  std::string file_text;             // the whole document with its overrides: what travels and is stored
 
   std::int64_t max_participations() const { return privacy.rounds_per_client > 0 ? privacy.rounds_per_client : rounds; }
 };
 
 // Reads and checks a job file: [job], [selection], [privacy] and the sections of its task, which the registry's
-// definition checks too. Nothing starts from a file that has an error; the error names file, line, key and what is accepted.
-// Relative paths in it are relative to the file.
+// definition checks too. Nothing starts from a file that has an error; the error names file, line, key and what is
+// accepted. Relative paths in it are relative to the file.
 Result<JobSpec> read_job_file(const std::filesystem::path& path, const std::vector<std::string>& overrides);
 Result<JobSpec> read_job_text(std::string_view text, std::string_view name_for_errors);
+
+// The sections that every task shares, for a task's halves, which read theirs from the same document. Errors wait for
+// ConfigReader::finish().
+JobSpec read_job_sections(ConfigReader& config);
 
 }  // namespace trib::tasks

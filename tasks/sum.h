@@ -10,8 +10,8 @@ namespace trib::tasks {
 class Sum {
  public:
   explicit Sum(const TensorSchema& schema);
-  // Adds tensors that are already multiplied by `weight` > 0. Errc::invalid_argument if the layout differs or a value is
-  // not finite: then nothing is added.
+  // Adds tensors that are already multiplied by `weight` > 0. Errc::invalid_argument if the layout differs or a value
+  // is not finite: then nothing is added.
   Status add(const TensorMap& weighted, double weight);
   double weight() const { return weight_; }
   std::int64_t contributions() const { return contributions_; }

@@ -45,7 +45,8 @@ class SharedResources {
   template <typename T>
   Result<std::shared_ptr<T>> get(const std::string& key, const std::function<Result<std::shared_ptr<T>>()>& make) {
     std::lock_guard lock(mutex_);
-    if (auto found = entries_.find(key); found != entries_.end()) return std::any_cast<std::shared_ptr<T>>(found->second);
+    if (auto found = entries_.find(key); found != entries_.end())
+      return std::any_cast<std::shared_ptr<T>>(found->second);
     auto made = make();
     if (!made) return made.error();
     entries_[key] = *made;
@@ -61,9 +62,9 @@ class SharedResources {
 struct SiteContext {
   std::string site;
   kernels::Device* device = nullptr;
-  std::filesystem::path data_file;                         // the data set that the job names
-  std::int64_t declared_records = 0;                       // its public size
-  std::vector<std::filesystem::path> model_directories;    // searched for base models by SHA-256
+  std::filesystem::path data_file;                       // the data set that the job names
+  std::int64_t declared_records = 0;                     // its public size
+  std::vector<std::filesystem::path> model_directories;  // searched for base models by SHA-256
   std::shared_ptr<SharedResources> shared;
 };
 
@@ -76,8 +77,8 @@ class ClientTask {
   // What the aggregator's constants must be before the first round (their schema and digest came with the job).
   virtual Status set_constants(const TensorMap& constants) = 0;
   // Trains from the broadcast of this round and returns what may leave. Every record is read through `privacy`.
-  virtual Result<privacy::Contribution> train(const TensorMap& broadcast, const RoundPlan& plan, privacy::PrivacySession& privacy,
-                                              Progress& progress) = 0;
+  virtual Result<privacy::Contribution> train(const TensorMap& broadcast, const RoundPlan& plan,
+                                              privacy::PrivacySession& privacy, Progress& progress) = 0;
 };
 
 // Numbers about one state on the public test set.
@@ -108,8 +109,31 @@ class ServerTask {
   virtual TensorSchema contribution_schema() const = 0;
   // On the public test set; empty metrics if the job names none.
   virtual Result<Evaluation> evaluate(const TensorMap& state, Progress& progress) = 0;
-  // Writes the model in the form its users have (a PEFT adapter). `averaged`: the running average instead of the last round.
+  // Writes the model in the form its users have (a PEFT adapter). `averaged`: the running average instead of the last
+  // round.
   virtual Status export_model(const TensorMap& state, bool averaged, const std::filesystem::path& directory) = 0;
+};
+
+// What `trib model predict` and `trib model evaluate` ask of a task: a base model, perhaps an adapter, and a table.
+struct PredictRequest {
+  std::filesystem::path base;
+  std::filesystem::path adapter;  // as export_model() wrote it; empty: the base with whatever head it has
+  std::filesystem::path data;
+  std::string format = "auto";  // as in a job's [data] section
+  std::string text_column = "text";
+  std::string label_column;  // empty: the table has no labels, or they do not matter
+  std::int64_t max_tokens = 128;
+  kernels::Device* device = nullptr;
+};
+
+// One entry a row of the table, in its order.
+struct Predictions {
+  std::vector<std::string> labels;      // what a column of logits stands for
+  HostTensor logits;                    // (rows, labels) float32
+  std::vector<std::int32_t> predicted;  // index of the largest logit
+  std::vector<std::int32_t> expected;   // index of the row's own label; empty without a label column
+  // "accuracy" and "loss" (mean cross-entropy) where there are labels, otherwise empty.
+  std::map<std::string, double> metrics;
 };
 
 // One entry of the registry. Adding a task adds one, and no line in server/, client/ or cli/.
@@ -123,19 +147,28 @@ struct TaskDefinition {
   // What one round costs a site of `declared_records` records, from public values alone: for `trib privacy plan`, which
   // has no data. The same mechanism as ClientTask::charge gives at such a site.
   std::function<Result<privacy::Mechanism>(const JobSpec&, std::int64_t declared_records)> round_mechanism;
-  // For `trib simulate` and `trib demo`: deals the job's [simulate] training file out to `sites` data files in `directory`
-  // (site-1…), non-IID as the job says; returns each file and its number of records.
+  // For `trib simulate` and `trib demo`: deals the job's [simulate] training file out to `sites` data files in
+  // `directory` (site-1…), non-IID as the job says; returns each file and its number of records.
   struct SiteData {
     std::filesystem::path file;
     std::int64_t records = 0;
   };
-  std::function<Result<std::vector<SiteData>>(const JobSpec&, const std::filesystem::path& data_directory, std::int64_t sites,
-                                              RandomSource& random, const std::filesystem::path& directory)>
+  std::function<Result<std::vector<SiteData>>(const JobSpec&, const std::filesystem::path& data_directory,
+                                              std::int64_t sites, RandomSource& random,
+                                              const std::filesystem::path& directory)>
       split_data;
+  // Overrides ("section.key=value") that fix at submission what the file leaves to the aggregator's machine, so that
+  // every site can tell whether it means the same thing: the SHA-256 of a base model. May be empty.
+  std::function<Result<std::vector<std::string>>(const JobSpec&, const AggregatorContext&)> pin;
+  // Applies a trained model to a table. May be empty.
+  std::function<Result<Predictions>(const PredictRequest&, Progress&)> predict;
 };
 
 // All tasks of this build, ordered by name.
 const std::vector<TaskDefinition>& registered_tasks();
 Result<const TaskDefinition*> find_task(std::string_view name);  // Errc::not_found lists what there is
+
+// The job as it is announced to sites: with the overrides of its task's `pin` in its text. Call it once, at submission.
+Result<JobSpec> pin_job(const JobSpec& job, const AggregatorContext& context);
 
 }  // namespace trib::tasks

@@ -1,0 +1,132 @@
+#include "tasks/lora_text/base_model.h"
+
+#include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
+
+#include <algorithm>
+
+namespace trib::tasks::lora_text {
+namespace {
+
+// Hashing reads every byte of the model: once for each directory and process.
+Result<Sha256> hash_once(const std::filesystem::path& directory, SharedResources& shared) {
+  const auto compute = [&]() -> Result<std::shared_ptr<Sha256>> {
+    TRIB_ASSIGN(const Sha256 hash, models::base_model_hash(directory));
+    return std::make_shared<Sha256>(hash);
+  };
+  TRIB_ASSIGN(const auto hash, shared.get<Sha256>("lora_text/hash/" + directory.native(), compute));
+  return *hash;
+}
+
+// Everything that makes two loaded classifiers different.
+std::string resource_key(const BaseModel& base, const models::ClassifierConfig& config, kernels::Device& device) {
+  return fmt::format(
+      "lora_text/model/{}/labels={}/rank={}/alpha={}/targets={}/train_a={}/blocks={}/head={}/precision={}/"
+      "max_tokens={}/head_seed={}/device={}",
+      to_hex(base.hash), config.label_count, config.adapter.rank, config.adapter.alpha,
+      fmt::join(config.adapter.targets, ","), config.adapter.train_a, config.adapter.blocks,
+      static_cast<int>(config.head), static_cast<int>(config.precision), config.max_tokens, config.head_seed,
+      fmt::ptr(&device));
+}
+
+bool has_fixed_a(const Config& config) {
+  return config.algorithm != Algorithm::fedavg;
+}
+
+Result<std::shared_ptr<SharedModel>> load(const BaseModel& base, const models::ClassifierConfig& config,
+                                          kernels::Device& device) {
+  auto model = std::make_shared<SharedModel>();
+  TRIB_ASSIGN(model->classifier, models::TextClassifier::load(device, base.directory, config));
+  TRIB_ASSIGN(models::Tokenizer tokenizer, models::Tokenizer::load(base.directory));
+  model->tokenizer = std::make_unique<models::Tokenizer>(std::move(tokenizer));
+  model->adapters = {.layers = model->classifier->adapted_layers(), .rank = config.adapter.rank};
+  for (const models::TextClassifier::AdaptedLayer& layer : model->adapters.layers) {
+    if (config.adapter.rank > std::min(layer.in_features, layer.out_features)) {
+      return Error{
+          Errc::invalid_argument,
+          fmt::format("adapter.rank = {} is larger than layer {} of {}, which is {} by {}; lower the rank",
+                      config.adapter.rank, layer.name, base.directory.native(), layer.out_features, layer.in_features)};
+    }
+  }
+
+  const std::vector<std::string>& names = model->classifier->parameter_names();
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    model->trained.push_back({names[i], DType::f32, model->classifier->parameters()[i].shape()});
+  }
+  for (const auto& [name, tensor] : model->classifier->state()) {
+    if (name.ends_with(".lora_A") || name.ends_with(".lora_B")) continue;
+    TRIB_ASSIGN(model->initial_head[name], tensor.to_f32());
+    const bool trains = std::ranges::find(names, name) != names.end();
+    (trains ? model->trained_head : model->frozen_head).push_back(name);
+  }
+  return model;
+}
+
+}  // namespace
+
+Result<BaseModel> find_base_model(const Config& config, const std::filesystem::path& data_directory,
+                                  const std::vector<std::filesystem::path>& model_directories,
+                                  SharedResources& shared) {
+  const std::filesystem::path base = config.base;
+  std::vector<std::filesystem::path> candidates;
+  if (!data_directory.empty()) candidates.push_back((data_directory / base).lexically_normal());
+  for (const std::filesystem::path& directory : model_directories) candidates.push_back(directory / base.filename());
+
+  std::vector<std::string> looked, differing;
+  for (const std::filesystem::path& candidate : candidates) {
+    looked.push_back(candidate.native());
+    std::error_code ignored;
+    if (!std::filesystem::is_regular_file(candidate / "config.json", ignored)) continue;
+    TRIB_ASSIGN(const Sha256 hash, hash_once(candidate, shared));
+    if (!config.base_sha256 || hash == *config.base_sha256) return BaseModel{candidate, hash};
+    differing.push_back(fmt::format("{} has {}", candidate.native(), to_hex(hash)));
+  }
+  if (!differing.empty()) {
+    return Error{Errc::invalid_argument,
+                 fmt::format("base model {} is not the one of the job: the job names SHA-256 {}, but {}; install the "
+                             "same files that the aggregator has",
+                             base.filename().native(), to_hex(*config.base_sha256), fmt::join(differing, ", "))};
+  }
+  if (looked.empty()) {
+    return Error{Errc::not_found, fmt::format("base model {} was not found: no model directory is configured",
+                                              base.filename().native())};
+  }
+  return Error{Errc::not_found,
+               fmt::format("base model {} was not found; looked for its config.json in: {}. Put it there, or add the "
+                           "directory that holds it to the model directories",
+                           base.filename().native(), fmt::join(looked, ", "))};
+}
+
+Result<std::shared_ptr<SharedModel>> load_shared_model(const BaseModel& base, const models::ClassifierConfig& config,
+                                                       kernels::Device& device, SharedResources& shared) {
+  return shared.get<SharedModel>(resource_key(base, config, device), [&] { return load(base, config, device); });
+}
+
+TensorSchema constants_schema(const SharedModel& model, const Config& config) {
+  std::vector<TensorSpec> specs;
+  if (has_fixed_a(config)) {
+    for (const auto& layer : model.adapters.layers) {
+      specs.push_back({a_name(layer), DType::f32, {model.adapters.rank, layer.in_features}});
+    }
+  }
+  for (const std::string& name : model.frozen_head) {
+    specs.push_back({name, DType::f32, model.initial_head.at(name).shape()});
+  }
+  return TensorSchema(std::move(specs));
+}
+
+TensorSchema broadcast_schema(const SharedModel& model, const Config& config) {
+  std::vector<TensorSpec> specs = model.trained;
+  if (config.algorithm == Algorithm::fedsvd) {
+    for (const auto& layer : model.adapters.layers) {
+      specs.push_back({rotation_name(layer), DType::f64, {model.adapters.rank, model.adapters.rank}});
+    }
+  }
+  return TensorSchema(std::move(specs));
+}
+
+TensorSchema contribution_schema(const SharedModel& model) {
+  return TensorSchema(model.trained);
+}
+
+}  // namespace trib::tasks::lora_text

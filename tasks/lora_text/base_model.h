@@ -1,0 +1,56 @@
+// The base model of a job: found on this machine, named by its hash, loaded once for all halves in the process.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "common/hash.h"
+#include "common/result.h"
+#include "common/tensor_map.h"
+#include "models/text_classifier.h"
+#include "models/tokenizer.h"
+#include "tasks/lora_text/aggregation.h"
+#include "tasks/lora_text/config.h"
+#include "tasks/task.h"
+
+namespace trib::tasks::lora_text {
+
+struct BaseModel {
+  std::filesystem::path directory;
+  Sha256 hash{};
+};
+
+// The directory called like `config.base` that holds a base model with the hash config.base_sha256 (any hash if the
+// job names none). Tried are, in order: at the aggregator, which gives its `data_directory`, the path itself; then the
+// sub-directory of that name in each model directory. Errc::not_found lists where it looked; Errc::invalid_argument
+// gives both hashes if none of those found is the right one.
+Result<BaseModel> find_base_model(const Config& config, const std::filesystem::path& data_directory,
+                                  const std::vector<std::filesystem::path>& model_directories, SharedResources& shared);
+
+// A loaded classifier, with what the job's layout says of it. Its users set the tensors that they need each time, under
+// the lock.
+struct SharedModel {
+  std::mutex mutex;
+  std::unique_ptr<models::TextClassifier> classifier;
+  std::unique_ptr<models::Tokenizer> tokenizer;
+
+  // Of the job, fixed from loading on.
+  AdapterLayout adapters;
+  std::vector<TensorSpec> trained;                     // what sites train and send, float32
+  TensorMap initial_head;                              // the classification head before training, all of it
+  std::vector<std::string> trained_head, frozen_head;  // names in initial_head
+};
+
+// The same object for equal (base, configuration, device) in one process.
+Result<std::shared_ptr<SharedModel>> load_shared_model(const BaseModel& base, const models::ClassifierConfig& config,
+                                                       kernels::Device& device, SharedResources& shared);
+
+// What travels, from the job's layout. Constants: A_0 where A is fixed, and the part of the head that does not train.
+// Broadcast: what trains, and FedSVD's rotations. Contribution: what trains.
+TensorSchema constants_schema(const SharedModel& model, const Config& config);
+TensorSchema broadcast_schema(const SharedModel& model, const Config& config);
+TensorSchema contribution_schema(const SharedModel& model);
+
+}  // namespace trib::tasks::lora_text

@@ -1,0 +1,170 @@
+#include "tasks/lora_text/client_half.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/per_sample.h"
+#include "privacy/plan.h"
+#include "tasks/lora_text/aggregation.h"
+#include "tasks/lora_text/base_model.h"
+#include "tasks/lora_text/records.h"
+
+namespace trib::tasks::lora_text {
+namespace {
+
+using models::TokenizedText;
+
+class ClientHalf final : public ClientTask {
+ public:
+  ClientHalf(JobSpec job, Config config, SiteContext site, privacy::Mechanism mechanism,
+             std::shared_ptr<SharedModel> model, std::vector<TokenizedText> records)
+      : job_(std::move(job)),
+        config_(std::move(config)),
+        site_(std::move(site)),
+        mechanism_(mechanism),
+        model_(std::move(model)),
+        longest_record_(longest(records)),
+        records_(std::move(records)) {}
+
+  Result<privacy::Charge> charge(const RoundPlan& plan) const override {
+    return privacy::Charge{.job = plan.job_id,
+                           .round = plan.round,
+                           .data_set = job_.data_set,
+                           .declared_records = site_.declared_records,
+                           .target_delta = job_.privacy.delta,
+                           .mechanism = mechanism_};
+  }
+
+  Status set_constants(const TensorMap& constants) override {
+    TRIB_TRY(constants.check_schema(constants_schema(*model_, config_)));
+    TRIB_TRY(constants.check_finite());
+    // The sites of one process hold one copy.
+    const std::string key = "lora_text/constants/" + to_hex(constants.digest());
+    using Made = Result<std::shared_ptr<TensorMap>>;
+    TRIB_ASSIGN(constants_,
+                site_.shared->get<TensorMap>(key, [&]() -> Made { return std::make_shared<TensorMap>(constants); }));
+    return {};
+  }
+
+  Result<privacy::Contribution> train(const TensorMap& broadcast, const RoundPlan&, privacy::PrivacySession& privacy,
+                                      Progress& progress) override {
+    TRIB_TRY(broadcast.check_schema(broadcast_schema(*model_, config_)));
+    TRIB_TRY(broadcast.check_finite());
+    const std::lock_guard lock(model_->mutex);
+    TRIB_TRY(set_model(broadcast));
+    TRIB_TRY(take_steps(privacy, progress));
+
+    const TensorMap state = model_->classifier->state();
+    TensorMap trained;
+    for (const TensorSpec& spec : model_->trained) trained[spec.name] = state.at(spec.name);
+    return privacy.contribute(std::move(trained), static_cast<double>(site_.declared_records));
+  }
+
+ private:
+  static std::int64_t longest(const std::vector<TokenizedText>& records) {
+    std::size_t tokens = 1;
+    for (const TokenizedText& record : records) tokens = std::max(tokens, record.tokens.size());
+    return static_cast<std::int64_t>(tokens);
+  }
+
+  // The classifier as the aggregator has it, head and adapters.
+  Status set_model(const TensorMap& broadcast) {
+    if (!constants_ && !constants_schema(*model_, config_).specs().empty()) {
+      return Error{Errc::invalid_argument, "the constants of the job have to be set before its first round"};
+    }
+    static const TensorMap none;
+    const TensorMap& constants = constants_ ? *constants_ : none;
+    models::TextClassifier& classifier = *model_->classifier;
+    TRIB_ASSIGN(TensorMap state, explicit_adapters(classifier.stream(), model_->adapters, constants, broadcast));
+    for (const std::string& name : model_->trained_head) state[name] = broadcast.at(name);
+    for (const std::string& name : model_->frozen_head) state[name] = constants.at(name);
+    return classifier.set_state(state);
+  }
+
+  Status take_steps(privacy::PrivacySession& privacy, Progress& progress) {
+    models::TextClassifier& classifier = *model_->classifier;
+    const std::vector<kernels::Tensor>& parameters = classifier.parameters();
+    const privacy::GradientFunctions<TokenizedText> functions{
+        .per_sample = [&](auto records,
+                          kernels::PerSampleGradients& out) { return classifier.per_sample_gradients(records, out); },
+        .summed = [&](auto records, const auto& sums) { return classifier.summed_gradients(records, sums); },
+        .micro_batch = classifier.suggested_micro_batch(longest_record_),
+        .arrange =
+            [](std::vector<const TokenizedText*>& sample) {
+              std::ranges::stable_sort(sample, {}, [](const TokenizedText* record) { return record->tokens.size(); });
+            },
+    };
+    const auto update = [&](const std::vector<kernels::Tensor>& gradients) {
+      for (std::size_t i = 0; i < parameters.size(); ++i) {
+        kernels::axpy(classifier.stream(), -learning_rate(classifier.parameter_names()[i]), gradients[i],
+                      parameters[i]);
+      }
+    };
+    for (std::int64_t step = 1; step <= config_.local_steps; ++step) {
+      if (progress.cancelled()) return Error{Errc::cancelled, "training was cancelled"};
+      TRIB_ASSIGN(const privacy::StepReport report,
+                  privacy.dp_sgd_step(classifier.stream(), records_, parameters, functions, update));
+      progress.step(step, config_.local_steps, report.mean_loss);
+    }
+    return {};
+  }
+
+  // Block-LoRA's n up-projections share one gradient, so their sum moves n times as far as each (models/README.md).
+  double learning_rate(std::string_view parameter) const {
+    const double factor = parameter.ends_with(".lora_B") ? static_cast<double>(config_.classifier.adapter.blocks) : 1.0;
+    return config_.learning_rate * factor;
+  }
+
+  JobSpec job_;
+  Config config_;
+  SiteContext site_;
+  privacy::Mechanism mechanism_;
+  std::shared_ptr<SharedModel> model_;
+  std::int64_t longest_record_;  // in tokens; sizes the micro-batches and nothing else
+  privacy::RecordStore<TokenizedText> records_;
+  std::shared_ptr<TensorMap> constants_;
+};
+
+}  // namespace
+
+Result<privacy::Mechanism> round_mechanism(const JobSpec& job, const Config& config, std::int64_t declared_records) {
+  if (declared_records < 1) {
+    return Error{Errc::invalid_argument,
+                 fmt::format("the site declares {} records; declare the public size of its data set, at least 1",
+                             declared_records)};
+  }
+  const std::int64_t batch_size = std::min(config.batch_size, declared_records);
+  if (!job.privacy.enabled) {
+    return privacy::Mechanism{.kind = privacy::MechanismKind::none,
+                              .sample_rate = static_cast<double>(batch_size) / static_cast<double>(declared_records),
+                              .noise_multiplier = 0.0,
+                              .clip_norm = 0.0,
+                              .steps = config.local_steps};
+  }
+  TRIB_ASSIGN(const privacy::RoundPrivacy plan, privacy::plan_privacy({.epsilon = job.privacy.epsilon,
+                                                                       .delta = job.privacy.delta,
+                                                                       .declared_records = declared_records,
+                                                                       .batch_size = batch_size,
+                                                                       .steps_per_round = config.local_steps,
+                                                                       .max_rounds = job.max_participations()}));
+  return privacy::round_mechanism(plan, job.privacy.clip_norm, config.local_steps);
+}
+
+Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteContext& site) {
+  TRIB_ASSIGN(Config config, config_of(job));
+  SiteContext context = site;
+  if (!context.shared) context.shared = std::make_shared<SharedResources>();
+  TRIB_ASSIGN(const privacy::Mechanism mechanism, round_mechanism(job, config, site.declared_records));
+  TRIB_ASSIGN(const BaseModel base, find_base_model(config, {}, site.model_directories, *context.shared));
+  TRIB_ASSIGN(std::shared_ptr<SharedModel> model,
+              load_shared_model(base, config.classifier, *site.device, *context.shared));
+  TRIB_ASSIGN(const data::TextTable table, read_table(site.data_file, config.table));
+  TRIB_ASSIGN(std::vector<TokenizedText> records,
+              tokenize(table, config.labels, *model->tokenizer, config.classifier.max_tokens));
+  return std::unique_ptr<ClientTask>(std::make_unique<ClientHalf>(job, std::move(config), std::move(context), mechanism,
+                                                                  std::move(model), std::move(records)));
+}
+
+}  // namespace trib::tasks::lora_text
