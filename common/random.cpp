@@ -146,14 +146,17 @@ struct ChaCha20Random::Impl {
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
 
-  // Writes the next `lanes` blocks to `out`.
-  void generate(std::uint32_t* out) {
+  std::uint8_t* bytes() { return reinterpret_cast<std::uint8_t*>(buffer.data()); }
+
+  // Fills `buffer` with the next `lanes` blocks.
+  void generate() {
     for (std::size_t lane = 0; lane < lanes; ++lane) {
       input[12][lane] = static_cast<std::uint32_t>(counter + lane);
       input[13][lane] = static_cast<std::uint32_t>((counter + lane) >> 32);
     }
     counter += lanes;
-    chacha20_blocks(input, out);
+    chacha20_blocks(input, buffer.data());
+    consumed = 0;
   }
 
   Lanes<lanes> input;
@@ -166,17 +169,24 @@ ChaCha20Random::ChaCha20Random(const RandomKey& key) : impl_(std::make_unique<Im
 ChaCha20Random::~ChaCha20Random() = default;
 
 void ChaCha20Random::refill() {
-  impl_->generate(impl_->buffer.data());
-  impl_->consumed = 0;
+  impl_->generate();
 }
 
 void ChaCha20Random::fill(std::span<std::uint8_t> bytes) {
+  // Consumed bytes are wiped: whoever reads this memory later cannot recover noise that was drawn.
+  if (bytes.size() == sizeof(std::uint64_t) && batch_bytes - impl_->consumed >= bytes.size()) {  // next(), inline
+    std::uint8_t* source = impl_->bytes() + impl_->consumed;
+    std::memcpy(bytes.data(), source, sizeof(std::uint64_t));
+    std::memset(source, 0, sizeof(std::uint64_t));  // kept by the compiler: the buffer outlives this call
+    impl_->consumed += sizeof(std::uint64_t);
+    return;
+  }
   while (!bytes.empty()) {
     if (impl_->consumed == batch_bytes) refill();
     const std::size_t count = std::min(bytes.size(), batch_bytes - impl_->consumed);
-    auto* source = reinterpret_cast<std::uint8_t*>(impl_->buffer.data()) + impl_->consumed;
+    std::uint8_t* source = impl_->bytes() + impl_->consumed;
     std::memcpy(bytes.data(), source, count);
-    OPENSSL_cleanse(source, count);  // whoever reads this memory later cannot recover noise that was drawn
+    OPENSSL_cleanse(source, count);
     impl_->consumed += count;
     bytes = bytes.subspan(count);
   }

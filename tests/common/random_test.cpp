@@ -97,6 +97,18 @@ TEST(ChaCha20Random, IsTheKeystreamOfStreamZeroHoweverItIsCut) {
   EXPECT_EQ(drawn, openssl_keystream(key.bytes(), 0, 0, drawn.size()));
 }
 
+TEST(ChaCha20Random, NumbersComeFromTheSameStreamAsBytes) {
+  const RandomKey key = RandomKey::from_seed(8);
+  ChaCha20Random source(key);
+  std::vector<std::uint8_t> drawn(8 * 1000 + 3 * 1000);  // crosses refills at every offset
+  for (std::size_t i = 0; i < drawn.size(); i += 11) {
+    const std::uint64_t number = source.next();
+    std::memcpy(&drawn[i], &number, sizeof number);
+    source.fill(std::span(drawn).subspan(i + 8, 3));
+  }
+  EXPECT_EQ(drawn, openssl_keystream(key.bytes(), 0, 0, drawn.size()));
+}
+
 TEST(RandomKey, FromSystemDiffersEachTime) {
   EXPECT_FALSE(std::ranges::equal(RandomKey::from_system().bytes(), RandomKey::from_system().bytes()));
 }
