@@ -20,8 +20,8 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual DeviceKind kind() const = 0;
-  virtual std::string name() const = 0;            // "cpu (AVX-512 bf16, 2 threads)"
-  virtual std::size_t free_memory() const = 0;     // bytes, an estimate
+  virtual std::string name() const = 0;         // "cpu (AVX-512 bf16, 2 threads)"
+  virtual std::size_t free_memory() const = 0;  // bytes, an estimate
   virtual std::unique_ptr<Stream> make_stream() = 0;
 
   // Raw memory on this device, 64-byte aligned. Throws std::bad_alloc. Called by Buffer alone.

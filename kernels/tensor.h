@@ -41,14 +41,16 @@ class Tensor {
   Device& device() const { return buffer_->device(); }
   DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
-  std::int64_t dim(int i) const { return shape_[static_cast<std::size_t>(i < 0 ? i + static_cast<int>(shape_.size()) : i)]; }
+  std::int64_t dim(int i) const {
+    return shape_[static_cast<std::size_t>(i < 0 ? i + static_cast<int>(shape_.size()) : i)];
+  }
   std::int64_t element_count() const { return trib::element_count(shape_); }
   std::size_t byte_count() const { return size_of(dtype_) * static_cast<std::size_t>(element_count()); }
 
-  Tensor reshape(Shape shape) const;                               // same elements
-  Tensor rows(std::int64_t first, std::int64_t count) const;       // a slice of the first dimension
-  HostTensor to_host(Stream& stream) const;                        // synchronizes
-  void copy_from(Stream& stream, const Tensor& other) const;       // same type and element count
+  Tensor reshape(Shape shape) const;                          // same elements
+  Tensor rows(std::int64_t first, std::int64_t count) const;  // a slice of the first dimension
+  HostTensor to_host(Stream& stream) const;                   // synchronizes
+  void copy_from(Stream& stream, const Tensor& other) const;  // same type and element count
   void copy_from_host(Stream& stream, const HostTensor& host) const;
   void zero(Stream& stream) const;
 
@@ -60,21 +62,39 @@ class Tensor {
   Shape shape_;
 };
 
-// Scratch memory that is reused from step to step: take() hands out tensors that stay valid until reset(). Grows to
-// the largest step seen and then allocates nothing.
+// Scratch memory that is reused from step to step: take() hands out tensors that stay valid until reset(), or until the
+// Scope they were taken in ends. Grows to the largest step seen and then allocates nothing.
 class Workspace {
  public:
   explicit Workspace(Device& device) : device_(&device) {}
-  Tensor take(DType dtype, Shape shape);
+  Tensor take(DType dtype, Shape shape);  // uninitialized
   void reset();
   // Frees on destruction what was taken since construction, for memory that one layer needs and the next reuses.
+  // Scopes nest.
   class Scope;
-  std::size_t peak_bytes() const { return peak_; }
+  std::size_t peak_bytes() const { return peak_; }  // the most that was in use at once
 
  private:
+  struct Block {
+    std::shared_ptr<Buffer> buffer;
+    std::size_t used = 0;
+  };
   Device* device_;
-  std::shared_ptr<Buffer> block_;
-  std::size_t used_ = 0, peak_ = 0;
+  std::vector<Block> blocks_;  // one, except in a step that outgrew it
+  std::size_t current_ = 0;    // the block that take() uses; those after it are empty
+  std::size_t in_use_ = 0, peak_ = 0;
+};
+
+class Workspace::Scope {
+ public:
+  explicit Scope(Workspace& workspace);
+  Scope(const Scope&) = delete;
+  Scope& operator=(const Scope&) = delete;
+  ~Scope();
+
+ private:
+  Workspace* workspace_;
+  std::size_t block_, used_, in_use_;
 };
 
 }  // namespace trib::kernels

@@ -1,0 +1,77 @@
+#include <unistd.h>
+
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <new>
+
+#include "kernels/cpu/simd.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/device.h"
+#include "kernels/lanes.h"
+
+namespace trib::kernels {
+namespace {
+
+constexpr std::align_val_t alignment{64};
+
+class CpuStream final : public Stream {
+ public:
+  explicit CpuStream(Device& device) : device_(device) {}
+  Device& device() override { return device_; }
+  void synchronize() override {}
+
+ private:
+  Device& device_;
+};
+
+class CpuDevice final : public Device {
+ public:
+  DeviceKind kind() const override { return DeviceKind::cpu; }
+  std::string name() const override {
+    int threads = cpu::ThreadPool::instance().size();
+    return std::string("cpu (") + cpu::simd().name + ", " + std::to_string(threads) +
+           (threads == 1 ? " thread)" : " threads)");
+  }
+  // What the kernel says it could hand out without swapping.
+  std::size_t free_memory() const override {
+    std::ifstream info("/proc/meminfo");
+    std::string key, unit;
+    std::size_t kibibytes = 0;
+    while (info >> key >> kibibytes) {
+      if (key == "MemAvailable:") return kibibytes * 1024;
+      info.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+    }
+    return static_cast<std::size_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGE_SIZE));
+  }
+  std::unique_ptr<Stream> make_stream() override { return std::make_unique<CpuStream>(*this); }
+
+  void* allocate(std::size_t bytes) override { return ::operator new(bytes, alignment); }
+  void deallocate(void* pointer, std::size_t) override { ::operator delete(pointer, alignment); }
+  void copy_from_host(Stream&, void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
+  void copy_to_host(Stream&, void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
+  void copy(Stream&, void* to, const void* from, std::size_t bytes) override { std::memmove(to, from, bytes); }
+  void fill_zero(Stream&, void* to, std::size_t bytes) override { std::memset(to, 0, bytes); }
+};
+
+}  // namespace
+
+Device& cpu_device() {
+  static CpuDevice device;
+  return device;
+}
+
+// On a CPU every operation is done when its call returns, so a lane's stream is any stream, and the order that
+// for_each_lane promises is that of the calls. Operations inside a lane see that they are in a task and stay serial.
+int lane_count(Stream& stream) {
+  return stream.device().kind() == DeviceKind::cpu ? cpu::ThreadPool::instance().size() : 1;
+}
+
+void for_each_lane(Stream& stream, int count, const std::function<void(Stream&, int)>& body) {
+  cpu::ThreadPool::instance().run(count, [&](int lane) {
+    CpuStream lane_stream(stream.device());
+    body(lane_stream, lane);
+  });
+}
+
+}  // namespace trib::kernels

@@ -1,0 +1,187 @@
+#include "kernels/cpu/packed_matrix.h"
+
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels/cpu/simd.h"
+#include "kernels/detail/dispatch.h"
+
+#ifdef TRIB_HAS_ONEDNN
+#include <omp.h>
+
+#include <oneapi/dnnl/dnnl.hpp>
+#endif
+
+namespace trib::kernels::cpu {
+
+#ifdef TRIB_HAS_ONEDNN
+namespace {
+
+dnnl::engine& engine() {
+  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+// oneDNN would start OpenMP threads of its own in every thread that calls it. Ours run side by side already, one lane
+// each, so each asks OpenMP for one.
+void hold_openmp_to_one_thread() {
+  thread_local const bool held = [] {
+    omp_set_num_threads(1);
+    return true;
+  }();
+  static_cast<void>(held);
+}
+
+dnnl::stream& stream() {
+  hold_openmp_to_one_thread();
+  thread_local dnnl::stream stream(engine());
+  return stream;
+}
+
+dnnl::memory::data_type dnnl_type(DType dtype) {
+  return dtype == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+}
+
+// A product with a fixed number of rows. oneDNN makes code for each shape (about 0.2 ms), and batches without padding
+// have every length, so products run in blocks of `row_block` rows and a rest: at most `row_block` shapes a matrix.
+constexpr std::int64_t row_block = 64;
+
+class OnednnMatrix final : public PackedMatrix::Impl {
+ public:
+  OnednnMatrix(const float* weights, std::int64_t k, std::int64_t n, bool transposed, DType type) {
+    input_size = k;
+    output_size = n;
+    compute = type;
+    hold_openmp_to_one_thread();
+    packed_ =
+        dnnl::memory(description(row_block, Epilogue::none, dnnl::memory::format_tag::any).weights_desc(), engine());
+    dnnl::memory::desc plain({k, n}, dnnl::memory::data_type::f32,
+                             transposed ? dnnl::memory::format_tag::ba : dnnl::memory::format_tag::ab);
+    dnnl::memory source(plain, engine(), const_cast<float*>(weights));
+    dnnl::reorder(source, packed_).execute(stream(), source, packed_);
+    stream().wait();
+  }
+
+  void multiply(const void* x, const float* bias, bool accumulate, float* y, std::int64_t rows) const override {
+    const Epilogue epilogue = accumulate ? Epilogue::accumulate : bias ? Epilogue::bias : Epilogue::none;
+    const std::size_t x_row = static_cast<std::size_t>(input_size) * size_of(compute);
+    for (std::int64_t first = 0; first < rows; first += row_block) {
+      const Product& product = product_for(std::min(row_block, rows - first), epilogue);
+      const std::byte* from = static_cast<const std::byte*>(x) + static_cast<std::size_t>(first) * x_row;
+      std::unordered_map<int, dnnl::memory> arguments = {
+          {DNNL_ARG_SRC, {product.source, engine(), const_cast<std::byte*>(from)}},
+          {DNNL_ARG_WEIGHTS, packed_},
+          {DNNL_ARG_DST, {product.destination, engine(), y + first * output_size}}};
+      if (epilogue == Epilogue::bias)
+        arguments.emplace(DNNL_ARG_BIAS, dnnl::memory(product.bias, engine(), const_cast<float*>(bias)));
+      product.primitive.execute(stream(), arguments);
+    }
+  }
+
+ private:
+  enum class Epilogue { none, bias, accumulate };
+  struct Product {
+    dnnl::memory::desc source, bias, destination;
+    dnnl::matmul primitive;
+  };
+
+  dnnl::matmul::primitive_desc description(std::int64_t rows, Epilogue epilogue,
+                                           std::optional<dnnl::memory::format_tag> weights_format) const {
+    using dnnl::memory;
+    memory::desc source({rows, input_size}, dnnl_type(compute), memory::format_tag::ab);
+    memory::desc weights = weights_format ? memory::desc({input_size, output_size}, dnnl_type(compute), *weights_format)
+                                          : packed_.get_desc();
+    memory::desc destination({rows, output_size}, memory::data_type::f32, memory::format_tag::ab);
+    dnnl::primitive_attr attributes;
+    if (epilogue == Epilogue::accumulate) {
+      dnnl::post_ops operations;
+      operations.append_sum(1.0f);
+      attributes.set_post_ops(operations);
+    }
+    if (epilogue == Epilogue::bias) {
+      memory::desc bias({1, output_size}, memory::data_type::f32, memory::format_tag::ab);
+      return {dnnl::matmul::desc(source, weights, bias, destination), attributes, engine()};
+    }
+    return {dnnl::matmul::desc(source, weights, destination), attributes, engine()};
+  }
+
+  const Product& product_for(std::int64_t rows, Epilogue epilogue) const {
+    std::scoped_lock lock(mutex_);
+    std::unique_ptr<Product>& product =
+        products_[static_cast<std::size_t>(epilogue)][static_cast<std::size_t>(rows - 1)];
+    if (!product) {
+      auto chosen = description(rows, epilogue, std::nullopt);
+      product = std::make_unique<Product>();
+      product->source = chosen.src_desc();
+      product->destination = chosen.dst_desc();
+      if (epilogue == Epilogue::bias) product->bias = chosen.bias_desc();
+      product->primitive = dnnl::matmul(chosen);
+    }
+    return *product;
+  }
+
+  dnnl::memory packed_;
+  mutable std::mutex mutex_;
+  mutable std::unique_ptr<Product> products_[3][row_block];
+};
+
+}  // namespace
+
+std::shared_ptr<const PackedMatrix::Impl> pack_matrix(const float* weights, std::int64_t input_size,
+                                                      std::int64_t output_size, bool transposed, DType compute) {
+  return std::make_shared<OnednnMatrix>(weights, input_size, output_size, transposed, compute);
+}
+
+Status supports_compute(DType compute) {
+  if (compute == DType::f32) return {};
+  if (compute != DType::bf16)
+    return Error{Errc::unsupported,
+                 "frozen matrix products run in F32 or BF16, not " + std::string(to_string(compute))};
+  if (__builtin_cpu_supports("avx512bw")) return {};
+  return Error{Errc::unsupported, "bf16 needs a CPU with AVX-512, which this one lacks: set the precision to fp32"};
+}
+
+#else
+
+namespace {
+
+class PlainMatrix final : public PackedMatrix::Impl {
+ public:
+  PlainMatrix(const float* weights, std::int64_t k, std::int64_t n, bool transposed)
+      : values_(static_cast<std::size_t>(k * n)) {
+    input_size = k;
+    output_size = n;
+    for (std::int64_t i = 0; i < k; ++i)
+      for (std::int64_t j = 0; j < n; ++j)
+        values_[static_cast<std::size_t>(i * n + j)] = transposed ? weights[j * k + i] : weights[i * n + j];
+  }
+
+  void multiply(const void* x, const float* bias, bool accumulate, float* y, std::int64_t rows) const override {
+    if (!accumulate && bias)
+      for (std::int64_t i = 0; i < rows; ++i) std::copy_n(bias, output_size, y + i * output_size);
+    simd().matmul(1.0f, static_cast<const float*>(x), input_size, values_.data(), output_size, y, output_size, rows,
+                  output_size, input_size, accumulate || bias);
+  }
+
+ private:
+  std::vector<float> values_;
+};
+
+}  // namespace
+
+std::shared_ptr<const PackedMatrix::Impl> pack_matrix(const float* weights, std::int64_t input_size,
+                                                      std::int64_t output_size, bool transposed, DType) {
+  return std::make_shared<PlainMatrix>(weights, input_size, output_size, transposed);
+}
+
+Status supports_compute(DType compute) {
+  if (compute == DType::f32) return {};
+  return Error{Errc::unsupported,
+               "this build has no oneDNN, so frozen matrix products run in fp32 only: set the precision "
+               "to fp32, or install oneDNN and build again"};
+}
+
+#endif
+
+}  // namespace trib::kernels::cpu

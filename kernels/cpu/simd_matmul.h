@@ -1,0 +1,84 @@
+// Register-blocked matrix products over row-major arrays, for sizes too small or too thin for a packed library product.
+#pragma once
+
+#include "kernels/cpu/simd_vector.h"
+
+namespace trib::kernels::cpu::TRIB_SIMD_NAMESPACE {
+
+// c (rows × vectors·lanes) for one register tile. Element (i, p) of a is a[i·row_step + p·column_step].
+template <typename T, int rows, int vectors, int lanes>
+TRIB_INLINE void product_tile(T alpha, const T* a, int64_t row_step, int64_t column_step, const T* b, int64_t ldb, T* c,
+                              int64_t ldc, int64_t k, bool accumulate) {
+  using Vector = typename VectorOf<T, lanes>::type;
+  Vector total[rows][vectors] = {};
+  for (int64_t p = 0; p < k; ++p) {
+    Vector row[vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) row[v] = *reinterpret_cast<const Vector*>(b + p * ldb + v * lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i) {
+      T factor = a[i * row_step + p * column_step];
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) total[i][v] += factor * row[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      Vector* to = reinterpret_cast<Vector*>(c + i * ldc + v * lanes);
+      *to = accumulate ? *to + alpha * total[i][v] : alpha * total[i][v];
+    }
+  }
+}
+
+template <typename T, int vectors, int lanes>
+TRIB_INLINE void product_panel(T alpha, const T* a, int64_t row_step, int64_t column_step, const T* b, int64_t ldb,
+                               T* c, int64_t ldc, int64_t m, int64_t k, bool accumulate) {
+  int64_t i = 0;
+  for (; i + tile_rows <= m; i += tile_rows)
+    product_tile<T, tile_rows, vectors, lanes>(alpha, a + i * row_step, row_step, column_step, b, ldb, c + i * ldc, ldc,
+                                               k, accumulate);
+  if (tile_rows > 4 && i + 4 <= m) {
+    product_tile<T, 4, vectors, lanes>(alpha, a + i * row_step, row_step, column_step, b, ldb, c + i * ldc, ldc, k,
+                                       accumulate);
+    i += 4;
+  }
+  for (; i < m; ++i)
+    product_tile<T, 1, vectors, lanes>(alpha, a + i * row_step, row_step, column_step, b, ldb, c + i * ldc, ldc, k,
+                                       accumulate);
+}
+
+// c (m, n) = alpha·a·b, or +=, over column panels of falling width.
+template <typename T>
+TRIB_INLINE void product(T alpha, const T* a, int64_t row_step, int64_t column_step, const T* b, int64_t ldb, T* c,
+                         int64_t ldc, int64_t m, int64_t n, int64_t k, bool accumulate) {
+  constexpr int lanes = width * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
+  int64_t j = 0;
+  for (; j + 2 * lanes <= n; j += 2 * lanes)
+    product_panel<T, 2, lanes>(alpha, a, row_step, column_step, b + j, ldb, c + j, ldc, m, k, accumulate);
+  if (j + lanes <= n) {
+    product_panel<T, 1, lanes>(alpha, a, row_step, column_step, b + j, ldb, c + j, ldc, m, k, accumulate);
+    j += lanes;
+  }
+  if constexpr (lanes > 8) {
+    if (j + 8 <= n) {
+      product_panel<T, 1, 8>(alpha, a, row_step, column_step, b + j, ldb, c + j, ldc, m, k, accumulate);
+      j += 8;
+    }
+  }
+  if constexpr (lanes > 4) {
+    if (j + 4 <= n) {
+      product_panel<T, 1, 4>(alpha, a, row_step, column_step, b + j, ldb, c + j, ldc, m, k, accumulate);
+      j += 4;
+    }
+  }
+  for (; j < n; ++j)
+    for (int64_t i = 0; i < m; ++i) {
+      T total = 0;
+      for (int64_t p = 0; p < k; ++p) total += a[i * row_step + p * column_step] * b[p * ldb + j];
+      c[i * ldc + j] = accumulate ? c[i * ldc + j] + alpha * total : alpha * total;
+    }
+}
+
+}  // namespace trib::kernels::cpu::TRIB_SIMD_NAMESPACE

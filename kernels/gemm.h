@@ -1,0 +1,54 @@
+// Matrix products: large ones with frozen weights, and small or thin ones.
+#pragma once
+
+#include <memory>
+
+#include "kernels/matrix_view.h"
+
+namespace trib::kernels {
+
+// A frozen matrix in the form that the device's fastest product wants. Cheap to copy (shared).
+class PackedMatrix {
+ public:
+  PackedMatrix() = default;
+  // Packs the (k, n) matrix `weights`, or its transpose if `transposed` ((n, k) given), float32. `compute` is f32, or
+  // bf16: factors rounded to bfloat16, products added in float32. supports_compute() says whether this machine can.
+  PackedMatrix(Stream& stream, const Tensor& weights, bool transposed, DType compute);
+
+  bool defined() const { return impl_ != nullptr; }
+  std::int64_t input_size() const;   // k
+  std::int64_t output_size() const;  // n
+  DType compute() const;
+
+  struct Impl;
+  const Impl& impl() const { return *impl_; }
+
+ private:
+  std::shared_ptr<const Impl> impl_;
+};
+
+// Ok, or why products in `compute` cannot run here.
+Status supports_compute(Device& device, DType compute);
+
+// y (t, n) float32 = x·w + bias, or y += x·w if `accumulate`. x (t, k) has w's compute type. bias (n) float32 may be
+// undefined, and is ignored with `accumulate`.
+void packed_product(Stream& stream, const Tensor& x, const PackedMatrix& w, const Tensor& bias, bool accumulate,
+                    const Tensor& y);
+
+// c (m, n) = alpha·a·b, or += if `accumulate`; float32. For thin factors such as LoRA's.
+void matmul(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, bool accumulate,
+            const MatrixView& c);
+// c (m, n) = alpha·aᵀ·b, a (t, m), b (t, n).
+void matmul_transposed(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, bool accumulate,
+                       const MatrixView& c);
+
+// Row rows[i] of out (an m×n matrix, flattened) = alpha·a_iᵀ·b_i, where a_i and b_i are the rows offsets[i] …
+// offsets[i+1] of a (t, m) and b (t, n): the per-sample gradient of a linear layer. offsets (count + 1) and rows
+// (count, distinct) int32; out (·, m·n).
+void segment_products(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, const Tensor& offsets,
+                      const Tensor& rows, const Tensor& out);
+
+// to (n, m) = fromᵀ, from (m, n) float32.
+void transpose(Stream& stream, const Tensor& from, const MatrixView& to);
+
+}  // namespace trib::kernels
