@@ -340,13 +340,13 @@ bool ConfigReader::has(std::string_view key) const {
   return impl_->find(key) != nullptr;
 }
 
-std::string ConfigReader::text(std::string_view key, std::optional<std::string> fallback) {
+std::string ConfigReader::text(std::string_view key, const std::optional<std::string>& fallback) {
   return impl_->read<std::string>(key, fallback, "text in quotes", "",
                                   [](const toml::node& node) { return node.value_exact<std::string>(); });
 }
 
 std::string ConfigReader::choice(std::string_view key, std::span<const std::string_view> accepted,
-                                 std::optional<std::string> fallback) {
+                                 const std::optional<std::string>& fallback) {
   const std::string requirement = fmt::format("one of {}", listing(accepted, "\""));
   const std::string on_error(accepted.empty() ? "" : accepted.front());
   return impl_->read<std::string>(key, fallback, requirement, on_error, [&](const toml::node& node) {
@@ -383,7 +383,8 @@ bool ConfigReader::boolean(std::string_view key, std::optional<bool> fallback) {
                            [](const toml::node& node) { return node.value_exact<bool>(); });
 }
 
-std::vector<std::string> ConfigReader::texts(std::string_view key, std::optional<std::vector<std::string>> fallback) {
+std::vector<std::string> ConfigReader::texts(std::string_view key,
+                                             const std::optional<std::vector<std::string>>& fallback) {
   using Texts = std::vector<std::string>;
   const auto convert = [](const toml::node& node) -> std::optional<Texts> {
     const toml::array* array = node.as_array();

@@ -38,7 +38,8 @@ class ConfigReader {
     bool exclude_maximum = false;
   };
 
-  static Result<ConfigReader> from_file(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+  static Result<ConfigReader> from_file(const std::filesystem::path& path,
+                                        const std::vector<std::string>& overrides = {});
   static Result<ConfigReader> from_text(std::string_view text, std::string_view name_for_errors,
                                         const std::vector<std::string>& overrides = {});
   ConfigReader(ConfigReader&&) noexcept;
@@ -47,15 +48,17 @@ class ConfigReader {
 
   // Keys are dotted paths: "privacy.epsilon".
   bool has(std::string_view key) const;
-  std::string text(std::string_view key, std::optional<std::string> fallback = std::nullopt);
+  std::string text(std::string_view key, const std::optional<std::string>& fallback = std::nullopt);
   std::string choice(std::string_view key, std::span<const std::string_view> accepted,
-                     std::optional<std::string> fallback = std::nullopt);
+                     const std::optional<std::string>& fallback = std::nullopt);
   std::int64_t integer(std::string_view key, IntegerRange range, std::optional<std::int64_t> fallback = std::nullopt);
   double number(std::string_view key, NumberRange range, std::optional<double> fallback = std::nullopt);
   bool boolean(std::string_view key, std::optional<bool> fallback = std::nullopt);
-  std::vector<std::string> texts(std::string_view key, std::optional<std::vector<std::string>> fallback = std::nullopt);
+  std::vector<std::string> texts(std::string_view key,
+                                 const std::optional<std::vector<std::string>>& fallback = std::nullopt);
   // "30s", "5m", "250ms", "2h", "30d": a duration in milliseconds.
-  std::int64_t duration_ms(std::string_view key, IntegerRange range, std::optional<std::int64_t> fallback = std::nullopt);
+  std::int64_t duration_ms(std::string_view key, IntegerRange range,
+                           std::optional<std::int64_t> fallback = std::nullopt);
   // Names of the sub-tables of a table: [dataset.default], [dataset.other] give {"default", "other"}.
   std::vector<std::string> tables(std::string_view key) const;
 
