@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <map>
 #include <set>
 
 namespace trib::tasks::data {
@@ -276,6 +277,17 @@ TEST(WrittenCsv, RefusesARowWithoutItsLabel) {
   const std::vector<TextRow> rows = {{"x", std::nullopt, 7}};
   EXPECT_FALSE(write_csv(directory / "out.csv", rows, with_labels).ok());
   EXPECT_FALSE(fs::exists(directory / "out.csv"));
+}
+
+TEST(ShippedClinc150, HasTheSameNumberOfRecordsOfEachDomainInEverySplit) {
+  const std::pair<const char*, std::size_t> splits[] = {{"train.tsv", 1500}, {"valid.tsv", 300}, {"test.tsv", 450}};
+  for (const auto& [name, of_each_domain] : splits) {
+    const fs::path path = fs::path(TRIBUTARY_SOURCE_DIR) / "datasets/clinc150" / name;
+    std::map<std::string, std::size_t> counts;
+    for (const std::string& label : labels(read_text_table(path, with_labels).value())) ++counts[label];
+    EXPECT_THAT(counts, SizeIs(10)) << name;
+    for (const auto& [label, count] : counts) EXPECT_EQ(count, of_each_domain) << name << ", " << label;
+  }
 }
 
 struct PublicSet {
