@@ -77,28 +77,41 @@ bool is_valid_job_id(std::string_view id) {
 
 Result<std::unique_ptr<Outbox>> Outbox::open(std::filesystem::path directory, std::uint64_t byte_limit) {
   TRIB_TRY(make_directories(directory, 0700));
-  std::unique_ptr<Outbox> outbox(new Outbox(std::move(directory), byte_limit));
   std::error_code error;
-  std::filesystem::directory_iterator files(outbox->directory_, error);
-  if (error) return error_from_errno(error.value(), "cannot list the outbox " + in_quotes(outbox->directory_));
+  std::vector<std::filesystem::path> half_written;
+  for (const auto& file : std::filesystem::directory_iterator(directory, error)) {
+    if (file.path().filename().native().find(temporary_mark) != std::string::npos) half_written.push_back(file.path());
+  }
+  for (const auto& path : half_written) {
+    if (::unlink(path.c_str()) != 0)
+      return error_from_errno(errno, "cannot remove the half-written " + in_quotes(path));
+  }
+  TRIB_ASSIGN(const std::vector<Item> items, list_outbox(directory));
+  std::unique_ptr<Outbox> outbox(new Outbox(std::move(directory), byte_limit));
+  for (const Item& item : items) outbox->entries_[Key{item.job, item.round}] = item.bytes;
+  return outbox;
+}
+
+Result<std::vector<Outbox::Item>> list_outbox(const std::filesystem::path& directory) {
+  std::vector<Outbox::Item> items;
+  std::error_code error;
+  if (!std::filesystem::exists(directory, error)) return items;
+  std::filesystem::directory_iterator files(directory, error);
+  if (error) return error_from_errno(error.value(), "cannot list the outbox " + in_quotes(directory));
   for (const auto& file : files) {
     const std::string name = file.path().filename().string();
-    if (name.find(temporary_mark) != std::string::npos) {
-      if (::unlink(file.path().c_str()) != 0) {
-        return error_from_errno(errno, "cannot remove the half-written " + in_quotes(file.path()));
-      }
-      continue;
-    }
+    if (name.find(temporary_mark) != std::string::npos) continue;
     const auto key = key_from_file_name(name);
     if (!key) {
       return Error{Errc::corrupt, fmt::format("the outbox holds {}, which is no contribution: move it elsewhere",
                                               in_quotes(file.path()))};
     }
     const std::uint64_t bytes = file.file_size(error);
-    if (error) return error_from_errno(error.value(), "cannot read " + in_quotes(file.path()));
-    outbox->entries_[*key] = bytes;
+    if (error) continue;  // its round was closed a moment ago
+    items.push_back({key->first, key->second, bytes});
   }
-  return outbox;
+  std::ranges::sort(items, {}, [](const Outbox::Item& item) { return std::pair(item.job, item.round); });
+  return items;
 }
 
 std::filesystem::path Outbox::path_of(const Key& key) const {
@@ -144,7 +157,7 @@ Status Outbox::check_room_locked(std::uint64_t tensor_bytes) const {
     return Error{
         Errc::limit_exceeded,
         fmt::format("a contribution of {} bytes does not fit into the outbox: {} bytes in {} entries of at most {} "
-                    "(outbox.byte_limit); they go when the aggregator closes their rounds",
+                    "(limits.outbox_bytes); they go when the aggregator closes their rounds",
                     tensor_bytes, held, entries_.size(), byte_limit_)};
   }
   std::error_code error;
@@ -217,11 +230,16 @@ std::vector<Outbox::Item> Outbox::list() const {
   return items;
 }
 
-std::uint64_t Outbox::byte_count() const {
+Status Outbox::remove_older_than(std::filesystem::file_time_type time) {
   std::lock_guard lock(mutex_);
-  std::uint64_t total = 0;
-  for (const auto& [key, bytes] : entries_) total += bytes;
-  return total;
+  std::vector<Key> keys;
+  for (const auto& [key, bytes] : entries_) {
+    std::error_code error;
+    const auto written = std::filesystem::last_write_time(path_of(key), error);
+    if (!error && written < time) keys.push_back(key);
+  }
+  for (const Key& key : keys) TRIB_TRY(remove_locked(key));
+  return {};
 }
 
 }  // namespace trib::client

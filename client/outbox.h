@@ -54,13 +54,15 @@ class Outbox {
   Status remove(std::string_view job, std::int64_t round);
   Status remove_job(std::string_view job);
 
+  // Removes entries written before `time`: their rounds were closed while this site was away, and nobody will say so.
+  Status remove_older_than(std::filesystem::file_time_type time);
+
   struct Item {
     std::string job;
     std::int64_t round = 0;
     std::uint64_t bytes = 0;
   };
   std::vector<Item> list() const;  // ordered by job and round
-  std::uint64_t byte_count() const;
 
  private:
   using Key = std::pair<std::string, std::int64_t>;
@@ -75,5 +77,9 @@ class Outbox {
   mutable std::mutex mutex_;
   std::map<Key, std::uint64_t> entries_;  // to the size of the file
 };
+
+// What is in the outbox in `directory`, without opening it: for reports beside a running client. A directory that does
+// not exist holds nothing.
+Result<std::vector<Outbox::Item>> list_outbox(const std::filesystem::path& directory);
 
 }  // namespace trib::client

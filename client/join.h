@@ -1,0 +1,46 @@
+// `trib-client join`: one command makes a directory into a site of a federation.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "client/site_config.h"
+#include "common/clock.h"
+#include "common/result.h"
+#include "proto/tributary.pb.h"
+
+namespace trib::client {
+
+struct JoinRequest {
+  std::string token;
+  SiteDirectory directory;
+  std::filesystem::path data;
+  std::string data_set = "default";
+  std::int64_t records = 0;  // declared size; 0: not given, which is an error that says how to choose it
+  double epsilon_cap = 8.0;
+  std::optional<double> delta;  // default: 1e-5, or 1/(10·records) where that is smaller
+  std::vector<std::filesystem::path> models;
+  std::string device = "auto";
+  bool allow_non_private = false;
+};
+
+struct JoinResult {
+  std::string site, federation;
+  WallTime certificate_expires{};
+};
+
+// What a token says. Errc::invalid_argument if it is not a token, cut short or changed; deadline_exceeded if it has
+// expired (by this machine's clock).
+Result<tributary::proto::Invite> parse_token(std::string_view token, WallTime now);
+
+// Checks everything that can be checked here first, since a token works once; then makes the key, fetches the
+// certificate over TLS pinned to the CA in the token, and writes client.toml. May be repeated with the same token after
+// any failure: the key is on disk before the aggregator hears of it, and the same key gets the same certificate. An
+// existing client.toml is not overwritten.
+Result<JoinResult> join(const JoinRequest& request, const Clock& clock, Milliseconds timeout);
+
+}  // namespace trib::client

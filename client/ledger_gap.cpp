@@ -1,0 +1,66 @@
+#include "client/ledger_gap.h"
+
+#include <spdlog/spdlog.h>
+
+#include "common/hash.h"
+#include "privacy/accountant.h"
+
+namespace trib::client {
+namespace {
+
+// More than any cap: one step on every record with noise far below the clip norm.
+privacy::Mechanism unbounded_cost() {
+  return {.sample_rate = 1.0, .noise_multiplier = 1e-3, .clip_norm = 1.0, .steps = 1};
+}
+
+privacy::Charge costliest_charge(const Site& site, const std::string& data_set, const DataSetPolicy& policy) {
+  privacy::Charge worst;
+  worst.job = "restored-ledger";
+  worst.data_set = data_set;
+  worst.declared_records = policy.declared_records;
+  worst.target_delta = policy.budget->delta;
+  worst.mechanism = unbounded_cost();
+  double highest = -1.0;
+  for (const privacy::LedgerEntry& entry : site.ledger->entries()) {
+    if (entry.charge.data_set != data_set || entry.is_gap) continue;
+    if (entry.charge.mechanism.kind == privacy::MechanismKind::none) continue;
+    const double epsilon = privacy::RdpCurve().add(entry.charge.mechanism).epsilon(policy.budget->delta);
+    if (epsilon <= highest) continue;
+    highest = epsilon;
+    worst.mechanism = entry.charge.mechanism;
+  }
+  return worst;
+}
+
+}  // namespace
+
+Result<std::int64_t> charge_ledger_gap(const Site& site, const privacy::LedgerHead& known) {
+  const std::int64_t missing = known.count - site.ledger->head().count;
+  if (missing <= 0) {
+    for (const privacy::LedgerEntry& entry : site.ledger->entries()) {
+      if (entry.number == known.count && entry.hash != known.hash) {
+        spdlog::warn(
+            "entry {} of the privacy ledger is not the one that the aggregator has seen: the ledger was replaced by "
+            "another of this site's, or went on from a backup while the aggregator was away",
+            entry.number);
+      }
+    }
+    return 0;
+  }
+  spdlog::warn(
+      "the privacy ledger has {} entries and the aggregator has seen {}: it was restored from an old backup, and the "
+      "missing charges are made up for at their worst",
+      site.ledger->head().count, known.count);
+  for (const auto& [name, policy] : site.data_sets) {
+    if (!policy.budget) continue;
+    if (const Status charged = site.ledger->charge_gap(missing, costliest_charge(site, name, policy)); !charged) {
+      return charged.error().with_context(
+          "the privacy ledger is behind what the aggregator has seen, and cannot be mended");
+    }
+    spdlog::warn("data set '{}': epsilon {:.4g} of {:.4g} is spent now", name,
+                 site.ledger->epsilon_spent(name, policy.budget->delta), policy.budget->epsilon);
+  }
+  return missing;
+}
+
+}  // namespace trib::client
