@@ -18,11 +18,15 @@
 
 namespace trib::privacy {
 
-// A directory of one's own, removed afterwards.
+// A directory of one's own, removed afterwards. In memory where the system offers that: thousands of fsyncs would
+// otherwise wait for a disk, and a killed process loses nothing that it has written.
 class TemporaryDirectory {
  public:
   TemporaryDirectory() {
-    std::string name = (std::filesystem::temp_directory_path() / "tributary-privacy-XXXXXX").string();
+    const std::filesystem::path memory = "/dev/shm";
+    const bool in_memory = ::access(memory.c_str(), W_OK) == 0;
+    std::string name =
+        ((in_memory ? memory : std::filesystem::temp_directory_path()) / "tributary-privacy-XXXXXX").string();
     if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp " + name);
     path_ = name;
   }
