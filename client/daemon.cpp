@@ -20,6 +20,8 @@
 #include "client/site_jobs.h"
 #include "client/site_status.h"
 #include "common/files.h"
+#include "common/net/enrolment.h"
+#include "common/net/tls.h"
 #include "kernels/device.h"
 #include "tasks/task.h"
 
@@ -158,13 +160,12 @@ class Daemon final : public SessionHost {
   }
 
   asio::awaitable<Status> renew_lapsed(std::string server) {
-    proto::EnrolRequest request;
-    request.set_certificate_request_pem(net::make_certificate_request(identity_.key, identity_.site()));
-    request.set_lapsed_certificate_pem(identity_.certificate.to_pem());
-    auto reply = co_await enrol(context_.get_executor(), server, identity_.ca.sha256(), std::move(request),
-                                config_.connect_timeout);
-    if (!reply) co_return reply.error();
-    co_return renewed(reply->certificate_pem());
+    const std::vector<std::string> addresses(1, server);
+    const net::ClientCredentials lapsed{identity_.certificate, identity_.key};
+    auto enrolment =
+        co_await net::renew_lapsed(context_.get_executor(), addresses, identity_.ca, lapsed, config_.connect_timeout);
+    if (!enrolment) co_return enrolment.error();
+    co_return renewed(enrolment->certificate.to_pem());
   }
 
   asio::awaitable<void> wait_for_signals() {

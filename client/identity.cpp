@@ -6,7 +6,6 @@
 #include <cerrno>
 
 #include "common/files.h"
-#include "common/net/coroutine.h"
 
 namespace trib::client {
 namespace {
@@ -102,23 +101,6 @@ Status accept_certificate(Identity& identity, const SiteDirectory& directory, co
   TRIB_TRY(write_file_durably(directory.certificate(), pem));
   identity.certificate = std::move(*certificate);
   return {};
-}
-
-boost::asio::awaitable<Result<tributary::proto::EnrolReply>> enrol(boost::asio::any_io_executor executor,
-                                                                   std::string address, Sha256 ca_sha256,
-                                                                   tributary::proto::EnrolRequest request,
-                                                                   Milliseconds timeout) {
-  net::Limits limits;
-  limits.idle_timeout = timeout;
-  limits.write_timeout = timeout;
-  TRIB_CO_ASSIGN(const std::unique_ptr<net::Channel> channel,
-                 co_await net::connect_tls_pinned(executor, address, ca_sha256, limits, timeout));
-  TRIB_CO_TRY(co_await channel->send(request));
-  TRIB_CO_ASSIGN(const net::Frame frame, co_await channel->receive());
-  TRIB_CO_ASSIGN(tributary::proto::EnrolReply reply, net::parse_message<tributary::proto::EnrolReply>(frame));
-  channel->close();
-  if (!reply.error().empty()) co_return Error{Errc::permission_denied, reply.error()};
-  co_return reply;
 }
 
 }  // namespace trib::client

@@ -1,17 +1,12 @@
 // Who this site is: its key, made here and never sent, and the certificate the federation gave for it.
 #pragma once
 
-#include <boost/asio/any_io_executor.hpp>
-#include <boost/asio/awaitable.hpp>
-#include <optional>
 #include <string>
 
 #include "client/site_config.h"
 #include "common/clock.h"
-#include "common/net/tls.h"
 #include "common/net/x509.h"
 #include "common/result.h"
-#include "proto/tributary.pb.h"
 
 namespace trib::client {
 
@@ -39,11 +34,5 @@ bool is_lapsed(const net::Certificate& certificate, WallTime now);
 // it in the place of the old one, durably. Errc::protocol_error says what is wrong with it.
 Status accept_certificate(Identity& identity, const SiteDirectory& directory, const std::string& pem,
                           const Clock& clock);
-
-// The one request and one reply of the enrolment protocol. `error` of the reply becomes Errc::permission_denied.
-boost::asio::awaitable<Result<tributary::proto::EnrolReply>> enrol(boost::asio::any_io_executor executor,
-                                                                   std::string address, Sha256 ca_sha256,
-                                                                   tributary::proto::EnrolRequest request,
-                                                                   Milliseconds timeout);
 
 }  // namespace trib::client

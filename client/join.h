@@ -5,13 +5,11 @@
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "client/site_config.h"
 #include "common/clock.h"
 #include "common/result.h"
-#include "proto/tributary.pb.h"
 
 namespace trib::client {
 
@@ -31,16 +29,15 @@ struct JoinRequest {
 struct JoinResult {
   std::string site, federation;
   WallTime certificate_expires{};
+  bool kept_config = false;  // the directory had a client.toml, which says what it said
 };
-
-// What a token says. Errc::invalid_argument if it is not a token, cut short or changed; deadline_exceeded if it has
-// expired (by this machine's clock).
-Result<tributary::proto::Invite> parse_token(std::string_view token, WallTime now);
 
 // Checks everything that can be checked here first, since a token works once; then makes the key, fetches the
 // certificate over TLS pinned to the CA in the token, and writes client.toml. May be repeated with the same token after
 // any failure: the key is on disk before the aggregator hears of it, and the same key gets the same certificate. An
-// existing client.toml is not overwritten.
+// existing client.toml is not overwritten. Errc::invalid_argument: not a token, or one that was cut short;
+// deadline_exceeded: it has expired; already_exists: it was used with another key; unauthenticated: whoever answers is
+// not the aggregator of the token.
 Result<JoinResult> join(const JoinRequest& request, const Clock& clock, Milliseconds timeout);
 
 }  // namespace trib::client

@@ -47,16 +47,16 @@ int fail(const Error& error) {
 }
 
 int run_join(const JoinRequest& request) {
-  constexpr Milliseconds timeout{20'000};
+  constexpr Milliseconds timeout{20'000};  // for each address in the token
   const auto joined = join(request, system_clock(), timeout);
   if (!joined) return fail(joined.error());
   fmt::print(
       "joined federation '{}' as site '{}'\n"
       "  certificate  valid until {}, renews itself\n"
-      "  settings     {}\n"
+      "  settings     {}{}\n"
       "start it with: trib-client run --dir {}\n",
       joined->federation, joined->site, to_iso8601(joined->certificate_expires), request.directory.config().native(),
-      request.directory.root.native());
+      joined->kept_config ? " (was there already: not changed)" : "", request.directory.root.native());
   return exit_ok;
 }
 

@@ -10,6 +10,7 @@
 
 #include "common/failpoint.h"
 #include "common/net/coroutine.h"
+#include "common/net/enrolment.h"
 
 namespace trib::client {
 namespace {
@@ -21,16 +22,6 @@ constexpr Milliseconds shortest_heartbeat{50};
 constexpr Milliseconds longest_heartbeat{60'000};
 constexpr auto renewal_check = std::chrono::minutes(1);
 constexpr Milliseconds goodbye_patience{2'000};
-
-Errc errc_from_text(std::string_view text) {
-  for (const Errc code :
-       {Errc::invalid_argument, Errc::not_found, Errc::already_exists, Errc::io_error, Errc::no_space, Errc::corrupt,
-        Errc::protocol_error, Errc::unauthenticated, Errc::permission_denied, Errc::limit_exceeded, Errc::over_budget,
-        Errc::unavailable, Errc::deadline_exceeded, Errc::cancelled, Errc::unsupported, Errc::internal}) {
-    if (to_string(code) == text) return code;
-  }
-  return Errc::unavailable;
-}
 
 // Sleeps; false if the timer was cancelled.
 asio::awaitable<bool> sleep_for(asio::steady_timer& timer, std::chrono::steady_clock::duration duration) {
@@ -185,7 +176,7 @@ Status Session::handle(const proto::ServerMessage& message) {
   using Body = proto::ServerMessage::BodyCase;
   if (message.body_case() == Body::kGoodbye) {
     const auto& goodbye = message.goodbye();
-    return Error{errc_from_text(goodbye.code()), "the aggregator ended the connection: " + goodbye.reason()};
+    return Error{net::errc_from_text(goodbye.code()), "the aggregator ended the connection: " + goodbye.reason()};
   }
   if (!welcomed_) {
     if (message.body_case() != Body::kWelcome) {
