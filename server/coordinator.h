@@ -29,13 +29,17 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "common/clock.h"
+#include "common/hash.h"
 #include "common/random.h"
 #include "common/result.h"
 #include "common/tensor_map.h"
@@ -87,6 +91,11 @@ struct CoordinatorOptions {
   Milliseconds report_interval{500};
   // A seeded simulation: reports say so, and that nothing in them is private.
   bool noise_seeded = false;
+  // The tasks of this build; tests bring their own.
+  std::function<Result<tasks::JobSpec>(std::string_view text, std::string_view name)> read_job = &tasks::read_job_text;
+  std::function<Result<const tasks::TaskDefinition*>(std::string_view name)> find_task = &tasks::find_task;
+  std::function<Result<tasks::JobSpec>(const tasks::JobSpec&, const tasks::AggregatorContext&)> pin_job =
+      &tasks::pin_job;
 };
 
 // What a client says of itself when it connects.
@@ -123,8 +132,9 @@ class Coordinator {
   Status resume();
 
   // --- Operators ---
-  // Checks the job file as a whole and starts the job; returns its id (the job's name and eight hex digits). Whatever
-  // the check says is the error. A base model or test set that is missing here ends the job in `preparing`, visibly.
+  // Checks the job file as a whole, pins what it leaves open to what is here (the base model, by SHA-256: reading it
+  // may take a while), and starts the job; returns its id (the job's name and eight hex digits). Whatever the check
+  // says is the error. What only shows when the task is loaded ends the job in `preparing`, visibly.
   Result<std::string> submit_job(std::string_view job_file, std::string_view file_name);
   // Errc::not_found; already_exists if the job has ended. The sites are told; the last committed state stays.
   Status cancel_job(std::string_view job, std::string_view reason);

@@ -65,8 +65,9 @@ struct JobRecord {
 // One site's part in one job.
 struct JobSiteRecord {
   std::string site;
-  bool accepted = false;        // the site takes part
-  std::string declined_reason;  // not empty: it never will again
+  bool accepted = false;        // it has accepted the job's offer
+  std::string declined_reason;  // without `accepted`: why it refused the offer, which it may reconsider when it
+                                // connects again; with it: why it was dropped for the rest of the job
   std::int64_t declared_records = 0;
   std::int64_t turns = 0;  // how often it was chosen; a site that joins late starts at the others' least
   double epsilon_spent = 0.0, epsilon_budget = 0.0;

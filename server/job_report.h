@@ -1,0 +1,79 @@
+// What there is to say about a job, as one JSON document: `trib job show --json`, `trib job watch`, `trib simulate
+// --json` and the operator's table are all made of it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/result.h"
+#include "server/store.h"
+#include "tasks/job.h"
+
+namespace trib::server {
+
+// What a job is waiting for. Every wait has a reason; `until` is missing only where the job file says "for ever".
+struct WaitReport {
+  std::string reason;
+  std::vector<std::string> sites;  // who is waited for, if it is known
+  WallTime since{};
+  std::optional<WallTime> until;
+};
+
+// One site in a report. Never its loss, nor anything else that is computed from records.
+struct ClientReport {
+  std::string name;
+  bool connected = false;
+  std::string status;  // "training", "contributed", "waiting", "not connected", "refused", "dropped", "offered"
+  std::string reason;  // why it refused or was dropped, or declined this round
+  std::int64_t declared_records = 0;
+  std::int64_t participations = 0;
+  double epsilon_spent = 0.0, epsilon_budget = 0.0;
+  std::uint64_t bytes_down = 0, bytes_up = 0;
+  std::int64_t round = 0, step = 0, steps = 0;  // last progress
+  std::optional<WallTime> last_progress;
+};
+
+struct RoundReport {
+  RoundRecord record;
+  std::uint64_t bytes_down = 0, bytes_up = 0;
+};
+
+struct JobReport {
+  JobRecord job;
+  tasks::JobSpec spec;
+  std::string state;  // of the engine: "collecting", …, or how the job ended
+  std::string reason;
+  std::optional<WaitReport> waiting;
+  std::int64_t rounds_done = 0;
+  std::int64_t open_round = 0, attempt = 0;  // 0: none is open
+  bool noise_seeded = false;
+  WallTime now{};
+  std::vector<RoundReport> rounds;  // from round 1
+  std::vector<EvaluationRecord> evaluations;
+  std::vector<ClientReport> clients;
+};
+
+// Mean and sample standard deviation (n − 1; 0 for one value) of the last `count` values; nothing of nothing.
+struct Spread {
+  double mean = 0.0, standard_deviation = 0.0;
+};
+std::optional<Spread> spread_of_last(const std::vector<double>& values, std::size_t count);
+
+// The document. Keys: id, name, task, state, reason, waiting {reason, sites, since, until}, round, attempt,
+// rounds_done, rounds_total, evaluations [{round, metrics…}], result {accuracy, accuracy_average,
+// accuracy_mean_last_10, accuracy_std_last_10, evaluated}, clients […], rounds [{round, contributions, attempt,
+// seconds, bytes_down, bytes_up}], bytes_down, bytes_up, seconds, private, noise_seeded, privacy ("private" or why
+// not), epsilon, delta, submitted, ended.
+std::string to_json(const JobReport& report);
+// The short form, an element of `trib job list`.
+std::string to_summary_json(const JobReport& report);
+
+// The document as a table for a terminal. Errc::invalid_argument if it is not one.
+Result<std::string> render_job_report(std::string_view json);
+
+}  // namespace trib::server

@@ -1,0 +1,534 @@
+#include "server/rounds/job.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "common/failpoint.h"
+#include "common/log.h"
+#include "server/rounds/states.h"
+
+namespace trib::server {
+
+std::vector<std::string> OpenRound::pending() const {
+  std::vector<std::string> names;
+  for (const auto& [name, site] : sites)
+    if (is_pending(site)) names.push_back(name);
+  return names;
+}
+
+std::int64_t OpenRound::count(bool (*matches)(const RoundSiteRecord&)) const {
+  return std::count_if(sites.begin(), sites.end(), [&](const auto& entry) { return matches(entry.second); });
+}
+
+Job::Job(Engine& engine, JobRecord record) : engine_(engine), record_(std::move(record)) {}
+Job::~Job() = default;
+
+Status Job::start() {
+  auto spec = engine_.options.read_job(record_.file_text, record_.file_name);
+  if (spec) spec_ = std::move(spec).value();
+  TRIB_ASSIGN(rounds_, engine_.store.rounds(id()));
+  TRIB_ASSIGN(evaluations_, engine_.store.evaluations(id()));
+  TRIB_ASSIGN(const auto participations, engine_.store.participations(id()));
+  TRIB_ASSIGN(const auto sites, engine_.store.job_sites(id()));
+  for (const JobSiteRecord& site : sites) {
+    JobSite& entry = sites_[site.site];
+    entry.record = site;
+    entry.away_since = engine_.started;
+    if (const auto found = participations.find(site.site); found != participations.end())
+      entry.participations = found->second;
+  }
+  TRIB_ASSIGN(const auto traffic, engine_.store.traffic(id()));
+  for (const TrafficRecord& record : traffic) {
+    account_bytes(record.site, record.round, record.bytes_down, record.bytes_up);
+  }
+  unsaved_traffic_.clear();
+
+  if (!rounds_.empty() && !rounds_.back().committed) {
+    open_.emplace();
+    open_->round = rounds_.back().round;
+    open_->attempt = rounds_.back().attempt;
+    open_->opened = rounds_.back().opened;
+    rounds_.pop_back();
+    TRIB_ASSIGN(const auto round_sites, engine_.store.round_sites(id(), open_->round));
+    for (const RoundSiteRecord& site : round_sites) open_->sites[site.site] = site;
+  }
+  if (!rounds_.empty()) committed_round_ = rounds_.back().round;
+
+  if (has_ended()) {
+    open_.reset();
+    state_ = std::make_unique<Ended>(*this, record_.state, record_.reason);
+  } else if (!spec) {
+    fail(spec.error().message);
+  } else {
+    go<Preparing>();
+  }
+  settle();
+  return {};
+}
+
+// --- Sites ---
+
+void Job::client_connected(const std::string& site) {
+  if (has_ended()) {
+    const auto found = sites_.find(site);
+    const bool took_part = found != sites_.end() && found->second.record.accepted;
+    constexpr auto remembered = std::chrono::days(30);
+    if (took_part && record_.ended && engine_.clock.wall_now() - *record_.ended < remembered)
+      engine_.transport.end_job(site, id(), std::string(to_string(record_.state)));
+    return;
+  }
+  client_disconnected(site);  // a second connection replaces the first
+  offer_to(site);
+  settle();
+}
+
+void Job::client_disconnected(const std::string& site) {
+  const auto found = sites_.find(site);
+  if (found == sites_.end() || has_ended()) return;
+  if (std::exchange(found->second.ready, false)) found->second.away_since = engine_.clock.now();
+  if (open_) open_->asked.erase(site);
+  note(false);
+  if (!next_) state_->sites_changed();
+  settle();
+}
+
+void Job::offer_to(const std::string& site) {
+  if (offer_ == nullptr || !engine_.connections.contains(site)) return;
+  JobSite& entry = sites_[site];
+  const bool dropped = entry.record.accepted && !entry.record.declined_reason.empty();
+  if (dropped) return;
+  entry.record.site = site;
+  engine_.transport.offer_job(site, offer_);
+  note(false);
+}
+
+void Job::offer_to_all() {
+  for (const auto& [site, details] : engine_.connections) offer_to(site);
+}
+
+Status Job::job_reply(const std::string& site, bool accepted, std::string_view reason, std::int64_t declared_records) {
+  if (has_ended() || offer_ == nullptr)
+    return Error{Errc::not_found, "the job " + id() + " is not open: it is " + std::string(state_->name())};
+  JobSite& entry = sites_[site];
+  entry.record.site = site;
+  if (entry.record.accepted && !entry.record.declined_reason.empty())
+    return Error{Errc::permission_denied, site + " was dropped from the job: " + entry.record.declined_reason};
+  JobSite changed = entry;
+  changed.record.declared_records = std::max<std::int64_t>(declared_records, 0);
+  changed.record.declined_reason = accepted ? "" : (reason.empty() ? "no reason given" : std::string(reason));
+  if (accepted && !entry.record.accepted && entry.record.turns == 0) {
+    // A site that joins late is not owed the rounds that it missed.
+    std::optional<std::int64_t> least;
+    for (const auto& [name, other] : sites_)
+      if (name != site && other.is_member()) least = std::min(least.value_or(other.record.turns), other.record.turns);
+    changed.record.turns = least.value_or(0);
+  }
+  changed.record.accepted = accepted;
+  changed.ready = accepted && engine_.connections.contains(site);
+  TRIB_TRY(save_site(changed));
+  entry = std::move(changed);
+  if (open_) open_->asked.erase(site);
+  if (!accepted) decline_open_round(site, entry.record.declined_reason);
+  ask(site);
+  note(true);
+  if (!next_) state_->sites_changed();
+  settle();
+  return {};
+}
+
+void Job::drop_site(const std::string& site, std::string_view reason) {
+  const auto found = sites_.find(site);
+  if (found == sites_.end() || has_ended()) return;
+  JobSite& entry = found->second;
+  entry.ready = false;
+  entry.record.accepted = true;  // with a reason: for good
+  entry.record.declined_reason = reason;
+  // In memory the site is dropped either way; after a restart it would say again what it said now.
+  if (const Status saved = save_site(entry); !saved) spdlog::warn("job {}: {}", id(), saved.error().message);
+  decline_open_round(site, entry.record.declined_reason);
+  note(true);
+  if (!next_) state_->sites_changed();
+  settle();
+}
+
+void Job::decline_open_round(const std::string& site, const std::string& reason) {
+  if (!open_) return;
+  const auto found = open_->sites.find(site);
+  if (found == open_->sites.end() || !OpenRound::is_pending(found->second)) return;
+  found->second.status = RoundSiteStatus::declined;
+  found->second.reason = reason;
+  if (const Status saved = save_round_site(found->second); !saved)
+    spdlog::warn("job {}: {}", id(), saved.error().message);
+}
+
+Status Job::round_reply(const std::string& site, std::int64_t round, const RoundAnswer& answer) {
+  if (has_ended()) return Error{Errc::not_found, "the job " + id() + " has ended"};
+  if (round <= committed_round_) {
+    engine_.transport.close_round(site, id(), round);
+    return Error{Errc::deadline_exceeded, "round " + std::to_string(round) + " of job " + id() + " is closed"};
+  }
+  const bool was_chosen = open_ && open_->round == round && open_->sites.contains(site);
+  if (!was_chosen)
+    return Error{Errc::permission_denied,
+                 site + " was not chosen for round " + std::to_string(round) + " of job " + id()};
+  RoundSiteRecord& entry = open_->sites.at(site);
+  if (!OpenRound::is_pending(entry)) return {};  // it has contributed or declined: nothing to add
+  RoundSiteRecord changed = entry;
+  changed.status = answer.accepted ? RoundSiteStatus::accepted : RoundSiteStatus::declined;
+  changed.took_part = entry.took_part || answer.accepted;
+  changed.reason = answer.accepted ? "" : (answer.reason.empty() ? "no reason given" : answer.reason);
+  TRIB_TRY(save_round_site(changed));
+  if (changed.took_part && !entry.took_part) ++sites_[site].participations;
+  entry = std::move(changed);
+  note(true);
+  if (!answer.accepted && (answer.over_budget || answer.final)) {
+    drop_site(site, entry.reason);
+    return {};
+  }
+  if (!next_) state_->sites_changed();
+  settle();
+  return {};
+}
+
+void Job::progress(const std::string& site, const ClientProgress& progress) {
+  const auto found = sites_.find(site);
+  if (found == sites_.end() || has_ended()) return;
+  const auto plausible = [](double epsilon) { return !std::isnan(epsilon) && epsilon >= 0.0; };
+  if (progress.step < 0 || progress.steps < progress.step || !plausible(progress.epsilon_spent) ||
+      !plausible(progress.epsilon_budget))
+    return;
+  JobSite& entry = found->second;
+  entry.progress = progress;
+  entry.last_progress = engine_.clock.wall_now();
+  entry.record.epsilon_spent = progress.epsilon_spent;
+  entry.record.epsilon_budget = progress.epsilon_budget;
+  note(false);
+  engine_.changed(*this);
+}
+
+void Job::account_bytes(const std::string& site, std::int64_t round, std::uint64_t down, std::uint64_t up) {
+  for (TrafficRecord* record : {&unsaved_traffic_[{round, site}], &round_traffic_[round]}) {
+    record->site = site;
+    record->round = round;
+    record->bytes_down += down;
+    record->bytes_up += up;
+  }
+  JobSite& entry = sites_[site];
+  entry.record.site = site;
+  entry.bytes_down += down;
+  entry.bytes_up += up;
+}
+
+// --- Contributions ---
+
+Status Job::check_contribution(const std::string& site, std::int64_t round, double weight, bool is_private) {
+  const std::string what = "the contribution of " + site + " to round " + std::to_string(round) + " of job " + id();
+  if (has_ended()) {
+    engine_.transport.end_job(site, id(), std::string(to_string(record_.state)));
+    return Error{Errc::not_found, what + ": the job has ended"};
+  }
+  if (round <= committed_round_) {
+    engine_.transport.close_round(site, id(), round);
+    return Error{Errc::deadline_exceeded, what + ": the round is closed; round " + std::to_string(committed_round_) +
+                                              " was the last to be committed"};
+  }
+  if (!open_ || round != open_->round) return Error{Errc::invalid_argument, what + ": the round has not begun"};
+  const auto found = open_->sites.find(site);
+  if (found == open_->sites.end()) return Error{Errc::permission_denied, what + ": the site was not chosen"};
+  if (found->second.status == RoundSiteStatus::contributed)
+    return Error{Errc::already_exists, what + ": it has been counted"};
+  if (found->second.status == RoundSiteStatus::declined)
+    return Error{Errc::permission_denied, what + ": the site declined the round: " + found->second.reason};
+  if (next_ || !state_->takes_contributions())
+    return Error{Errc::deadline_exceeded, what + ": the round takes no more contributions"};
+  if (!std::isfinite(weight) || weight <= 0.0)
+    return Error{Errc::invalid_argument,
+                 what + ": its weight is " + std::to_string(weight) + ", not a positive finite number"};
+  if (spec_.privacy.enabled && !is_private)
+    return Error{Errc::permission_denied, what + ": it is not private, and the job is"};
+  return {};
+}
+
+Status Job::contribution(const std::string& site, std::int64_t round, double weight, bool is_private,
+                         TensorMap tensors) {
+  TRIB_TRY(check_contribution(site, round, weight, is_private));
+  RoundSiteRecord& entry = open_->sites.at(site);
+  if (!entry.took_part) {  // its acceptance was lost, but not what came of it
+    RoundSiteRecord accepted = entry;
+    accepted.status = RoundSiteStatus::accepted;
+    accepted.took_part = true;
+    TRIB_TRY(save_round_site(accepted));
+    entry = std::move(accepted);
+    ++sites_[site].participations;
+  }
+  if (const Status added = open_->sum->add(tensors, weight); !added)
+    return added.error().with_context("the contribution of " + site + " to round " + std::to_string(round) +
+                                      " of job " + id());
+  entry.status = RoundSiteStatus::contributed;  // in the store once the round is committed
+  TRIB_FAILPOINT("round.contribution_folded");
+  note(true);
+  state_->sites_changed();
+  settle();
+  return {};
+}
+
+void Job::ask(const std::string& site) {
+  if (!open_ || open_->sum == nullptr || next_ || !state_->takes_contributions()) return;
+  const auto in_round = open_->sites.find(site);
+  const auto known = sites_.find(site);
+  if (in_round == open_->sites.end() || known == sites_.end() || !known->second.ready) return;
+  if (!OpenRound::is_pending(in_round->second) || !open_->asked.insert(site).second) return;
+  engine_.transport.start_round(site, id(), open_->round, broadcast_);
+}
+
+// --- The way through the states ---
+
+void Job::cancel(std::string_view reason) {
+  end(JobState::cancelled, reason.empty() ? "cancelled by an operator" : reason);
+  settle();
+}
+
+void Job::tick() {
+  state_->tick();
+  settle();
+}
+
+void Job::end(JobState state, std::string_view reason) {
+  go<Ended>(state, std::string(reason));
+}
+
+void Job::run_work(std::function<void()> work, std::function<void()> done) {
+  engine_.work_queue.run(std::move(work), [weak = weak_from_this(), generation = generation_, done = std::move(done)] {
+    const auto job = weak.lock();
+    if (job == nullptr || job->generation_ != generation) return;
+    done();
+    job->settle();
+  });
+}
+
+Deadline Job::deadline_in(Milliseconds duration) const {
+  return {engine_.clock.now() + duration, engine_.clock.wall_now() + duration};
+}
+
+void Job::settle() {
+  while (next_ != nullptr) {
+    state_ = std::move(next_);
+    ++generation_;
+    note(true);
+    state_->enter();
+  }
+  engine_.changed(*this);
+}
+
+void Job::go_on() {
+  if (is_round_due_for_evaluation()) {
+    go<Evaluating>();
+  } else if (committed_round_ >= spec_.rounds) {
+    end(JobState::finished, "");
+  } else {
+    go<Selecting>();
+  }
+}
+
+bool Job::is_round_due_for_evaluation() const {
+  if (committed_round_ < 1 || (!evaluations_.empty() && evaluations_.back().round >= committed_round_)) return false;
+  return committed_round_ % std::max<std::int64_t>(spec_.evaluate_every, 1) == 0 || committed_round_ >= spec_.rounds;
+}
+
+// --- What the states read and write ---
+
+std::vector<std::string> Job::members() const {
+  std::vector<std::string> names;
+  for (const auto& [name, site] : sites_)
+    if (site.is_member()) names.push_back(name);
+  return names;
+}
+
+bool Job::may_join(const std::string& name, const JobSite& site) const {
+  return site.is_member() && site.participations < spec_.max_participations() &&
+         !(open_ && open_->sites.contains(name));
+}
+
+std::string Job::dropped_summary() const {
+  constexpr int shown = 5;
+  std::string text;
+  int count = 0;
+  for (const auto& [name, site] : sites_) {
+    if (site.record.declined_reason.empty()) continue;
+    if (++count <= shown) text += (text.empty() ? "" : "; ") + name + ": " + site.record.declined_reason;
+  }
+  if (count > shown) text += "; and " + std::to_string(count - shown) + " more";
+  return text.empty() ? "" : " (" + text + ")";
+}
+
+std::string Job::exhausted_summary() const {
+  const std::int64_t limit = spec_.max_participations();
+  const auto exhausted = std::count_if(sites_.begin(), sites_.end(), [&](const auto& entry) {
+    return entry.second.is_member() && entry.second.participations >= limit;
+  });
+  if (exhausted == 0) return "";
+  return "; " + std::to_string(exhausted) + " have taken part in as many rounds as they may (" + std::to_string(limit) +
+         ")";
+}
+
+std::vector<TrafficRecord> Job::take_traffic() {
+  std::vector<TrafficRecord> traffic;
+  for (auto& [key, record] : unsaved_traffic_) traffic.push_back(std::move(record));
+  unsaved_traffic_.clear();
+  return traffic;
+}
+
+void Job::restore_traffic(std::vector<TrafficRecord> traffic) {
+  for (TrafficRecord& record : traffic) {
+    TrafficRecord& entry = unsaved_traffic_[{record.round, record.site}];
+    entry.bytes_down += record.bytes_down;
+    entry.bytes_up += record.bytes_up;
+    entry.round = record.round;
+    entry.site = std::move(record.site);
+  }
+}
+
+std::vector<JobSiteRecord> Job::site_records() const {
+  std::vector<JobSiteRecord> records;
+  if (!open_) return records;
+  for (const auto& [name, site] : open_->sites) records.push_back(sites_.at(name).record);
+  return records;
+}
+
+void Job::add_evaluation(EvaluationRecord evaluation) {
+  evaluations_.push_back(std::move(evaluation));
+  note(true);
+}
+
+void Job::set_model(std::int64_t round, std::shared_ptr<const TensorMap> state,
+                    std::shared_ptr<const TensorMap> broadcast) {
+  committed_round_ = round;
+  model_state_ = std::move(state);
+  broadcast_ = std::move(broadcast);
+}
+
+void Job::round_committed(RoundRecord record) {
+  rounds_.push_back(std::move(record));
+  if (open_) {
+    // Every site of the round hears of it, whatever it did: a late one may stop, an outbox may be emptied.
+    for (const auto& [name, site] : open_->sites)
+      if (engine_.connections.contains(name)) engine_.transport.close_round(name, id(), open_->round);
+  }
+  open_.reset();
+  // Two states stay: the one just named and the one before.
+  if (rounds_.size() > 2) {
+    const std::string& old = rounds_[rounds_.size() - 3].state_sha256;
+    if (const Status removed = engine_.state_files.remove(old); !removed)
+      spdlog::warn("job {}: {}; the next start removes it", id(), removed.error().message);
+  }
+}
+
+void Job::set_task(std::shared_ptr<tasks::ServerTask> task, std::shared_ptr<const JobOffer> offer) {
+  task_ = std::move(task);
+  offer_ = std::move(offer);
+}
+
+void Job::set_outcome(JobState state, std::string_view reason) {
+  record_.state = state;
+  record_.reason = reason;
+  record_.ended = engine_.clock.wall_now();
+  for (const auto& [name, site] : sites_)
+    if (engine_.connections.contains(name))
+      engine_.transport.end_job(name, id(),
+                                std::string(to_string(state)) + (reason.empty() ? "" : ": " + std::string(reason)));
+  task_.reset();
+  offer_.reset();
+  model_state_.reset();
+  broadcast_.reset();
+  open_.reset();
+}
+
+Status Job::save_site(const JobSite& site) {
+  return engine_.store.put_job_site(id(), site.record);
+}
+
+Status Job::save_round_site(const RoundSiteRecord& site) {
+  return engine_.store.set_round_site(id(), open_->round, site);
+}
+
+// --- The report ---
+
+void Job::note(bool important) {
+  change_.any = true;
+  change_.important = change_.important || important;
+}
+
+Job::Change Job::take_change() {
+  return std::exchange(change_, {});
+}
+
+ClientReport Job::client_report(const std::string& name, const JobSite& site) const {
+  ClientReport report;
+  report.name = name;
+  report.connected = engine_.connections.contains(name);
+  report.reason = site.record.declined_reason;
+  report.declared_records = site.record.declared_records;
+  report.participations = site.participations;
+  report.epsilon_spent = site.record.epsilon_spent;
+  report.epsilon_budget = site.record.epsilon_budget;
+  report.bytes_down = site.bytes_down;
+  report.bytes_up = site.bytes_up;
+  report.round = site.progress.round;
+  report.step = site.progress.step;
+  report.steps = site.progress.steps;
+  report.last_progress = site.last_progress;
+
+  const RoundSiteRecord* in_round = nullptr;
+  if (open_)
+    if (const auto found = open_->sites.find(name); found != open_->sites.end()) in_round = &found->second;
+  if (!site.record.declined_reason.empty()) {
+    report.status = site.record.accepted ? "dropped" : "refused";
+  } else if (!site.record.accepted) {
+    report.status = "offered";
+  } else if (in_round != nullptr) {
+    report.status = to_string(in_round->status);
+    if (in_round->status == RoundSiteStatus::declined) report.reason = in_round->reason;
+  } else if (!has_ended()) {
+    report.status = "waiting";
+  }
+  return report;
+}
+
+JobReport Job::report() const {
+  JobReport report;
+  report.job = record_;
+  report.spec = spec_;
+  report.state = state_->name();
+  report.reason = record_.reason;
+  report.waiting = state_->waiting();
+  report.rounds_done = std::max<std::int64_t>(committed_round_, 0);
+  report.noise_seeded = engine_.options.noise_seeded;
+  report.now = engine_.clock.wall_now();
+  const auto add_round = [&](RoundRecord record) {
+    RoundReport round{std::move(record)};
+    if (const auto found = round_traffic_.find(round.record.round); found != round_traffic_.end()) {
+      round.bytes_down = found->second.bytes_down;
+      round.bytes_up = found->second.bytes_up;
+    }
+    report.rounds.push_back(std::move(round));
+  };
+  for (const RoundRecord& record : rounds_)
+    if (record.round > 0) add_round(record);
+  if (open_) {
+    report.open_round = open_->round;
+    report.attempt = open_->attempt;
+    RoundRecord record;
+    record.round = open_->round;
+    record.attempt = open_->attempt;
+    record.opened = open_->opened;
+    record.contributions =
+        open_->count([](const RoundSiteRecord& site) { return site.status == RoundSiteStatus::contributed; });
+    add_round(std::move(record));
+  }
+  report.evaluations = evaluations_;
+  for (const auto& [name, site] : sites_) report.clients.push_back(client_report(name, site));
+  return report;
+}
+
+}  // namespace trib::server
