@@ -80,7 +80,7 @@ TEST(DirichletSplit, GivesEachLabelToOneSiteForVanishingAlpha) {
 
 // A share of a symmetric Dirichlet(alpha) over k has mean 1/k and variance (k-1)/(k²(k·alpha+1)).
 TEST(DirichletSplit, HasTheMeanAndVarianceOfADirichlet) {
-  constexpr std::size_t sites = 4, draws = 4000, records = 1000;
+  constexpr std::size_t sites = 4, draws = 4000, records = 100;
   const std::vector<std::int32_t> labels(records, 0);
   for (const double alpha : {0.1, 0.5, 1.0, 3.0}) {
     ChaCha20Random random(RandomKey::from_seed(7));
