@@ -53,7 +53,7 @@ struct PeerIdentity {
   std::string role;         // subject OU: "site", "operator" or "aggregator"
   std::string serial;       // hex
   std::string fingerprint;  // SHA-256 of the certificate, hex
-  WallTime not_after{};
+  WallTime not_before{}, not_after{};
 };
 
 // One connection. receive() by one coroutine at a time; send() from any coroutine of the same executor: frames are

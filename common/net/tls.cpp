@@ -36,6 +36,7 @@ PeerIdentity identity_of(const Certificate& certificate) {
   identity.role = certificate.organizational_unit();
   identity.serial = certificate.serial();
   identity.fingerprint = to_hex(certificate.sha256());
+  identity.not_before = certificate.not_before();
   identity.not_after = certificate.not_after();
   return identity;
 }

@@ -1,0 +1,181 @@
+#include "server/config.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "common/config.h"
+
+namespace trib::server {
+namespace {
+
+constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+constexpr std::int64_t ten_years_ms = 10LL * 365 * 24 * 3600 * 1000;
+
+Milliseconds read_duration(ConfigReader& reader, std::string_view key, Milliseconds fallback,
+                           std::int64_t minimum_ms = 1, std::int64_t maximum_ms = ten_years_ms) {
+  return Milliseconds(reader.duration_ms(key, {.minimum = minimum_ms, .maximum = maximum_ms}, fallback.count()));
+}
+
+std::uint64_t read_bytes(ConfigReader& reader, std::string_view key, std::uint64_t fallback, std::int64_t minimum) {
+  return static_cast<std::uint64_t>(
+      reader.integer(key, {.minimum = minimum, .maximum = most}, static_cast<std::int64_t>(fallback)));
+}
+
+net::HostPort read_address(ConfigReader& reader, std::string_view key, const std::string& text) {
+  auto address = net::parse_host_port(text);
+  if (address) return *address;
+  reader.fail(key, address.error().message);
+  return {};
+}
+
+std::string toml_string(std::string_view text) {
+  std::string result = "\"";
+  for (const char character : text) {
+    if (character == '"' || character == '\\') result += '\\';
+    result += character;
+  }
+  return result + "\"";
+}
+
+template <typename Range, typename ToText>
+std::string toml_list(const Range& range, ToText to_text) {
+  std::string result;
+  for (const auto& item : range) result += (result.empty() ? "" : ", ") + toml_string(to_text(item));
+  return "[" + result + "]";
+}
+
+}  // namespace
+
+Status check_member_name(std::string_view name) {
+  const auto is_letter_or_digit = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+  };
+  const bool is_good =
+      !name.empty() && name.size() <= 64 && is_letter_or_digit(name.front()) &&
+      std::ranges::all_of(name, [&](char c) { return is_letter_or_digit(c) || c == '.' || c == '-' || c == '_'; });
+  if (is_good) return {};
+  return Error{Errc::invalid_argument,
+               "'" + std::string(name.substr(0, 80)) +
+                   "' cannot name a site or an operator: use 1 to 64 letters, digits, '.', '-' and '_', starting with "
+                   "a letter or digit"};
+}
+
+Result<ServerConfig> read_server_config(const std::filesystem::path& path) {
+  TRIB_ASSIGN(ConfigReader reader, ConfigReader::from_file(path));
+  const std::filesystem::path directory = std::filesystem::absolute(path).parent_path();
+  ServerConfig config;
+  config.federation = reader.text("federation.name");
+  if (config.federation.empty() || config.federation.size() > 64)
+    reader.fail("federation.name", "must have 1 to 64 bytes: it is the name in the CA's certificate");
+
+  config.listen = read_address(reader, "listen.address", reader.text("listen.address"));
+  for (const std::string& text : reader.texts("listen.advertise"))
+    config.advertise.push_back(read_address(reader, "listen.advertise", text));
+  if (config.advertise.empty()) reader.fail("listen.advertise", "must name at least one host:port that sites can dial");
+
+  config.host_names = reader.texts("tls.host_names", std::vector<std::string>());
+  config.site_certificate_lifetime =
+      read_duration(reader, "tls.site_certificate_lifetime", config.site_certificate_lifetime, 1000);
+  config.server_certificate_lifetime =
+      read_duration(reader, "tls.server_certificate_lifetime", config.server_certificate_lifetime, 1000);
+  config.renewal_grace = read_duration(reader, "tls.renewal_grace", config.renewal_grace, 0);
+  config.invite_lifetime = read_duration(reader, "tls.invite_lifetime", config.invite_lifetime, 1000);
+
+  config.clients = reader.integer("limits.clients", {.minimum = 1, .maximum = 1'000'000}, config.clients);
+  config.connections_per_minute =
+      reader.integer("limits.connections_per_minute", {.minimum = 1, .maximum = most}, config.connections_per_minute);
+  config.enrolments_per_minute =
+      reader.integer("limits.enrolments_per_minute", {.minimum = 1, .maximum = most}, config.enrolments_per_minute);
+  config.messages_per_second =
+      reader.integer("limits.messages_per_second", {.minimum = 10, .maximum = 1'000'000}, config.messages_per_second);
+  config.transfer_bytes = read_bytes(reader, "limits.transfer_bytes", config.transfer_bytes, 1);
+  config.staging_memory_bytes = read_bytes(reader, "limits.staging_memory_bytes", config.staging_memory_bytes, 0);
+  config.staging_disk_bytes = read_bytes(reader, "limits.staging_disk_bytes", config.staging_disk_bytes, 0);
+  config.channel.message_bytes =
+      static_cast<std::size_t>(reader.integer("limits.message_bytes", {.minimum = 64 << 10, .maximum = 1 << 30},
+                                              static_cast<std::int64_t>(config.channel.message_bytes)));
+  config.channel.idle_timeout = read_duration(reader, "limits.idle_timeout", config.channel.idle_timeout);
+  config.channel.write_timeout = read_duration(reader, "limits.write_timeout", config.channel.write_timeout);
+  config.channel.handshake_timeout =
+      read_duration(reader, "limits.handshake_timeout", config.channel.handshake_timeout);
+
+  config.heartbeat_interval =
+      read_duration(reader, "sessions.heartbeat_interval", config.heartbeat_interval, 50, 60'000);
+  config.drain_timeout = read_duration(reader, "sessions.drain_timeout", config.drain_timeout, 0);
+  if (config.channel.idle_timeout < 2 * config.heartbeat_interval)
+    reader.fail("limits.idle_timeout",
+                "must be at least twice sessions.heartbeat_interval, or healthy sites are cut off");
+
+  config.device = reader.text("tasks.device", config.device);
+  for (const std::string& text : reader.texts("tasks.models", std::vector<std::string>{"models"}))
+    config.models.push_back(directory / text);
+  config.data = directory / reader.text("tasks.data", "data");
+  config.workers = reader.integer("tasks.workers", {.minimum = 1, .maximum = 64}, config.workers);
+
+  constexpr std::array<std::string_view, 5> levels = {"trace", "debug", "info", "warn", "error"};
+  constexpr std::array<std::string_view, 2> formats = {"text", "json"};
+  config.log_level = reader.choice("log.level", levels, config.log_level);
+  config.log_format = reader.choice("log.format", formats, "text") == "json" ? LogFormat::json : LogFormat::text;
+  TRIB_TRY(reader.finish());
+  return config;
+}
+
+std::string render_server_config(const ServerConfig& config) {
+  const auto same = [](const std::string& text) { return text; };
+  const auto address = [](const net::HostPort& host_port) { return host_port.to_string(); };
+  const auto path = [](const std::filesystem::path& file) { return file.string(); };
+  return fmt::format(
+      R"(# An aggregator of Tributary. Relative paths are relative to this file's directory.
+
+[federation]
+name = {}
+
+[listen]
+address = {}        # where trib-server listens
+advertise = {}      # what sites dial; goes into every token of `trib invite`
+
+[tls]
+# Names and addresses in the aggregator's certificate, besides localhost. Restart after a change: the certificate is
+# issued anew, the CA stays what it is.
+host_names = {}
+# site_certificate_lifetime = "30d"      # sites renew by themselves in the last third
+# renewal_grace = "60d"                  # a site that was away longer needs a new invite
+# invite_lifetime = "24h"
+
+[tasks]
+models = {}         # searched for base models, which jobs name by SHA-256
+data = {}           # public test sets: relative paths in job files are relative to this
+device = {}         # auto, cpu, cuda, cuda:1
+# workers = 1                            # threads that aggregate and evaluate
+
+[sessions]
+# heartbeat_interval = "15s"
+# drain_timeout = "60s"                  # how long SIGTERM waits for uploads that are under way
+
+[limits]
+# clients = 10000                        # sessions at once
+# connections_per_minute = 600           # from one address
+# enrolments_per_minute = 30             # from one address
+# messages_per_second = 200              # of one session
+# message_bytes = 4194304                # one control message
+# transfer_bytes = 68719476736           # one contribution
+# staging_memory_bytes = 536870912       # contributions under way; beyond it they wait on disk
+# staging_disk_bytes = 68719476736
+# idle_timeout = "60s"
+# write_timeout = "60s"
+# handshake_timeout = "10s"
+
+[log]
+level = {}
+format = {}         # text, json
+)",
+      toml_string(config.federation), toml_string(config.listen.to_string()), toml_list(config.advertise, address),
+      toml_list(config.host_names, same), toml_list(config.models, path), toml_string(config.data.string()),
+      toml_string(config.device), toml_string(config.log_level),
+      toml_string(config.log_format == LogFormat::json ? "json" : "text"));
+}
+
+}  // namespace trib::server
