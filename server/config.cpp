@@ -37,14 +37,15 @@ std::string toml_string(std::string_view text) {
     if (character == '"' || character == '\\') result += '\\';
     result += character;
   }
-  return result + "\"";
+  result += '"';
+  return result;
 }
 
 template <typename Range, typename ToText>
 std::string toml_list(const Range& range, ToText to_text) {
   std::string result;
   for (const auto& item : range) result += (result.empty() ? "" : ", ") + toml_string(to_text(item));
-  return "[" + result + "]";
+  return fmt::format("[{}]", result);
 }
 
 }  // namespace
