@@ -1,0 +1,318 @@
+#include "client/job_runner.h"
+
+#include <gmock/gmock.h>
+
+#include <limits>
+
+#include "tests/client/site_fixture.h"
+
+namespace trib::client {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class JobRunnerTest : public SiteFixture {};
+
+TEST_F(JobRunnerTest, AcceptsAJobThatTheSiteAllows) {
+  const auto job = runner();
+  ASSERT_TRUE(job);
+  EXPECT_EQ(job->declared_records(), declared_records);
+  EXPECT_EQ(job->epsilon_spent(), 0.0);
+  EXPECT_EQ(job->epsilon_budget(), 8.0);
+  EXPECT_EQ(charges(), 0);
+}
+
+TEST_F(JobRunnerTest, GivesTheTaskTheSitesOwnFileAndDeclaredSize) {
+  runner();
+  EXPECT_EQ(behaviour_->context.data_file, directory_ / "data.tsv");
+  EXPECT_EQ(behaviour_->context.declared_records, declared_records);
+}
+
+TEST_F(JobRunnerTest, RefusesAnUnknownTask) {
+  OfferedJob job = offer();
+  job.spec.task = "unknown";
+  EXPECT_THAT(refusal_of(std::move(job)).reason, HasSubstr("there is no task 'unknown'"));
+}
+
+TEST_F(JobRunnerTest, RefusesAnIdThatCannotBeAFileName) {
+  EXPECT_THAT(refusal_of(offer("../../etc/passwd")).reason, HasSubstr("cannot be the id of a job"));
+}
+
+TEST_F(JobRunnerTest, RefusesAnUnknownDataSetAndKeepsTheNamesOfTheOthers) {
+  OfferedJob job = offer();
+  job.spec.data_set = "letters";
+  const Refusal refusal = refusal_of(std::move(job));
+  EXPECT_THAT(refusal.reason, HasSubstr("no data set 'letters'"));
+  EXPECT_THAT(refusal.reason, Not(HasSubstr("'default'")));
+  EXPECT_THAT(refusal.detail, HasSubstr("it has 'default'"));
+}
+
+TEST_F(JobRunnerTest, TellsTheAggregatorThatTheBaseModelIsMissing) {
+  behaviour_->make_error = Error{Errc::not_found, "base model ab12 was not found"};
+  EXPECT_THAT(refusal_of().reason, HasSubstr("base model ab12 was not found"));
+}
+
+TEST_F(JobRunnerTest, KeepsTheLineAndValueOfABadRecordAtTheSite) {
+  behaviour_->make_error =
+      Error{Errc::invalid_argument, "data.tsv:17: label 'secret diagnosis' is not one of the job's"};
+  const Refusal refusal = refusal_of();
+  EXPECT_THAT(refusal.reason, Not(HasSubstr("diagnosis")));
+  EXPECT_THAT(refusal.reason, HasSubstr("data set 'default'"));
+  EXPECT_THAT(refusal.detail, HasSubstr("data.tsv:17: label 'secret diagnosis'"));
+}
+
+TEST_F(JobRunnerTest, RefusesAJobThatIsNotPrivateUnlessTheSiteAllowsIt) {
+  behaviour_->is_private = false;
+  EXPECT_THAT(refusal_of().reason, HasSubstr("dataset.default.allow_non_private"));
+  site_.data_sets["default"].allow_non_private = true;
+  const auto job = runner();
+  const RoundOutcome outcome = job->run_round(1, tensors_of(1), progress_);
+  ASSERT_TRUE(outcome.contribution);
+  EXPECT_FALSE(outcome.contribution->is_private);
+  EXPECT_EQ(job->epsilon_spent(), std::numeric_limits<double>::infinity());
+}
+
+TEST_F(JobRunnerTest, RefusesADeltaThatIsNotBelowOneOverTheRecords) {
+  behaviour_->target_delta = 1.0 / declared_records;
+  EXPECT_THAT(refusal_of().reason, HasSubstr("not below 1/records = 0.0002"));
+}
+
+TEST_F(JobRunnerTest, RefusesAPrivateJobWithoutABudget) {
+  site_.data_sets["default"].budget.reset();
+  open_stores();
+  const Refusal refusal = refusal_of();
+  EXPECT_TRUE(refusal.over_budget);
+  EXPECT_THAT(refusal.reason, HasSubstr("dataset.default.budget"));
+}
+
+TEST_F(JobRunnerTest, RefusesAJobOfWhichNotOneRoundFitsTheBudget) {
+  behaviour_->noise_multiplier = 0.05;
+  const Refusal refusal = refusal_of();
+  EXPECT_TRUE(refusal.over_budget);
+  EXPECT_THAT(refusal.reason, HasSubstr("the site's cap is 8"));
+  EXPECT_EQ(charges(), 0);
+}
+
+TEST_F(JobRunnerTest, TakesConstantsOnlyWithTheOffersDigest) {
+  OfferedJob job = offer();
+  job.constants_schema = tensors_of(0).schema();
+  job.constants_digest = tensors_of(7).digest();
+  const auto accepted = runner(std::move(job));
+  EXPECT_TRUE(accepted->needs_constants());
+  EXPECT_EQ(accepted->run_round(1, tensors_of(1), progress_).refusal.reason,
+            "the constants of the job have not arrived");
+  EXPECT_EQ(charges(), 0);
+
+  EXPECT_EQ(accepted->set_constants(tensors_of(8)).error().code, Errc::protocol_error);
+  EXPECT_TRUE(accepted->needs_constants());
+  EXPECT_TRUE(accepted->set_constants(tensors_of(7)));
+  EXPECT_FALSE(accepted->needs_constants());
+  EXPECT_TRUE(accepted->run_round(1, tensors_of(1), progress_).contribution);
+}
+
+TEST_F(JobRunnerTest, ChargesBeforeItTrains) {
+  const auto job = runner();
+  bool was_charged = false;
+  behaviour_->at_step = [&](std::int64_t) { was_charged = ledger_->charged("job-1", 3, "default"); };
+  ASSERT_TRUE(job->run_round(3, tensors_of(1), progress_).contribution);
+  EXPECT_TRUE(was_charged);
+  EXPECT_EQ(charges(), 1);
+  EXPECT_EQ(ledger_->entries()[0].charge.mechanism.steps, behaviour_->steps);
+}
+
+TEST_F(JobRunnerTest, ReturnsWhatItMadeWithTheWeightApplied) {
+  const auto outcome = runner()->run_round(2, tensors_of(0.5F), progress_);
+  ASSERT_TRUE(outcome.contribution);
+  EXPECT_FALSE(outcome.resent);
+  EXPECT_EQ(outcome.contribution->weight, 1000.0);
+  EXPECT_TRUE(outcome.contribution->is_private);
+  EXPECT_EQ(outcome.contribution->tensors, tensors_of(2500.0F));
+}
+
+TEST_F(JobRunnerTest, ResendsByteForByteInsteadOfTrainingAgain) {
+  const auto first = runner()->run_round(1, tensors_of(1), progress_);
+  open_stores();
+  const auto again = runner()->run_round(1, tensors_of(99), progress_);
+  ASSERT_TRUE(again.contribution);
+  EXPECT_TRUE(again.resent);
+  EXPECT_EQ(again.contribution->tensors.digest(), first.contribution->tensors.digest());
+  EXPECT_EQ(again.contribution->weight, first.contribution->weight);
+  EXPECT_EQ(again.contribution->is_private, first.contribution->is_private);
+  EXPECT_EQ(behaviour_->trained, 1);
+  EXPECT_EQ(charges(), 1);
+}
+
+TEST_F(JobRunnerTest, DeclinesARoundThatIsChargedAndNotInTheOutbox) {
+  const auto job = runner();
+  ASSERT_TRUE(job->run_round(1, tensors_of(1), progress_).contribution);
+  ASSERT_TRUE(job->round_closed(1));
+  ASSERT_TRUE(job->check_round(1).has_value());
+  const RoundOutcome outcome = job->run_round(1, tensors_of(1), progress_);
+  EXPECT_FALSE(outcome.contribution);
+  EXPECT_THAT(outcome.refusal.reason, HasSubstr("round 1 is spent"));
+  EXPECT_FALSE(outcome.refusal.final);
+  EXPECT_EQ(behaviour_->trained, 1);
+  EXPECT_EQ(charges(), 1);
+}
+
+TEST_F(JobRunnerTest, DeclinesForGoodOnceTheCapIsReached) {
+  behaviour_->noise_multiplier = 0.6;
+  const auto job = runner();
+  std::int64_t round = 1;
+  while (round < 1000 && job->run_round(round, tensors_of(1), progress_).contribution) ++round;
+  ASSERT_GT(round, 1);
+  ASSERT_LT(round, 1000);
+  const RoundOutcome outcome = job->run_round(round, tensors_of(1), progress_);
+  EXPECT_TRUE(outcome.refusal.over_budget);
+  EXPECT_TRUE(outcome.refusal.final);
+  EXPECT_EQ(charges(), round - 1);
+  EXPECT_EQ(behaviour_->trained, round - 1);
+  EXPECT_LE(job->epsilon_spent(), 8.0);
+}
+
+TEST_F(JobRunnerTest, HandsOverAFinishedContributionThoughTheBudgetIsUsedUp) {
+  behaviour_->noise_multiplier = 0.6;
+  std::int64_t round = 1;
+  {
+    const auto job = runner();
+    while (round < 1000 && job->run_round(round, tensors_of(1), progress_).contribution) ++round;
+  }
+  open_stores();
+  const auto restarted = runner();
+  ASSERT_TRUE(restarted);
+  EXPECT_TRUE(restarted->run_round(round - 1, tensors_of(1), progress_).resent);
+  ASSERT_TRUE(restarted->job_ended());
+  EXPECT_TRUE(refusal_of().over_budget);
+}
+
+TEST_F(JobRunnerTest, KeepsTheChargeOfATrainingThatFailedAndItsErrorAtTheSite) {
+  behaviour_->train_error = Error{Errc::invalid_argument, "record 12 has no loss"};
+  const auto job = runner();
+  const RoundOutcome outcome = job->run_round(1, tensors_of(1), progress_);
+  EXPECT_FALSE(outcome.contribution);
+  EXPECT_THAT(outcome.refusal.reason, Not(HasSubstr("record 12")));
+  EXPECT_THAT(outcome.refusal.detail, HasSubstr("record 12 has no loss"));
+  EXPECT_EQ(charges(), 1);
+  behaviour_->train_error.reset();
+  EXPECT_THAT(job->run_round(1, tensors_of(1), progress_).refusal.reason, HasSubstr("is spent"));
+}
+
+TEST_F(JobRunnerTest, StopsAtAStepWhenCancelledAndTheRoundIsSpent) {
+  behaviour_->at_step = [&](std::int64_t step) { progress_.is_cancelled = step == 2; };
+  const auto job = runner();
+  const RoundOutcome outcome = job->run_round(1, tensors_of(1), progress_);
+  EXPECT_FALSE(outcome.contribution);
+  EXPECT_THAT(outcome.refusal.reason, HasSubstr("stopped at the site"));
+  EXPECT_FALSE(job->is_made(1));
+  EXPECT_EQ(charges(), 1);
+}
+
+TEST_F(JobRunnerTest, DeclinesWithoutAChargeWhenTheOutboxHasNoRoom) {
+  outbox_ = std::move(Outbox::open(directory_ / "outbox", 100)).value();
+  site_.outbox = outbox_.get();
+  const auto job = runner();
+  const auto refusal = job->check_round(1);
+  ASSERT_TRUE(refusal.has_value());
+  EXPECT_THAT(refusal->reason, HasSubstr("limits.outbox_bytes"));
+  EXPECT_FALSE(job->run_round(1, tensors_of(1), progress_).contribution);
+  EXPECT_EQ(charges(), 0);
+}
+
+TEST_F(JobRunnerTest, DeclinesAndKeepsTheChargeWhenTheContributionCannotBeKept) {
+  const auto job = runner();
+  behaviour_->at_step = [&](std::int64_t step) {
+    if (step == 1) std::filesystem::remove_all(directory_ / "outbox");
+  };
+  const RoundOutcome outcome = job->run_round(1, tensors_of(1), progress_);
+  EXPECT_FALSE(outcome.contribution);
+  EXPECT_THAT(outcome.refusal.reason, HasSubstr("could not be kept"));
+  EXPECT_EQ(charges(), 1);
+}
+
+TEST_F(JobRunnerTest, DeclinesWithoutAChargeABroadcastOfAnotherLayout) {
+  TensorMap other;
+  other["weight"] = HostTensor::from_f32({3, 2}, std::vector<float>(6, 0));
+  const auto job = runner();
+  EXPECT_THAT(job->run_round(1, other, progress_).refusal.reason, HasSubstr("[3, 2]"));
+  EXPECT_EQ(charges(), 0);
+}
+
+TEST_F(JobRunnerTest, DeclinesARoundThatTheJobDoesNotHave) {
+  const auto job = runner();
+  EXPECT_FALSE(job->run_round(0, tensors_of(1), progress_).contribution);
+  EXPECT_FALSE(job->run_round(1001, tensors_of(1), progress_).contribution);
+  EXPECT_EQ(charges(), 0);
+}
+
+TEST_F(JobRunnerTest, ForgetsTheContributionsOfAJobThatEnded) {
+  const auto job = runner();
+  ASSERT_TRUE(job->run_round(1, tensors_of(1), progress_).contribution);
+  ASSERT_TRUE(job->run_round(2, tensors_of(1), progress_).contribution);
+  ASSERT_TRUE(job->job_ended());
+  EXPECT_TRUE(outbox_->list().empty());
+}
+
+TEST_F(JobRunnerTest, DeclinesAContributionInTheOutboxThatWasAltered) {
+  const auto job = runner();
+  ASSERT_TRUE(job->run_round(1, tensors_of(1), progress_).contribution);
+  const auto path = directory_ / "outbox" / "job-1.round-1.safetensors";
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(-2, std::ios::end);
+  file.put('\x11');
+  file.close();
+  const RoundOutcome outcome = job->run_round(1, tensors_of(1), progress_);
+  EXPECT_FALSE(outcome.contribution);
+  EXPECT_THAT(outcome.refusal.detail, HasSubstr("digest differs"));
+  EXPECT_EQ(behaviour_->trained, 1);
+}
+
+TEST_F(JobRunnerTest, WithoutAnOutboxNothingIsKeptAndARepeatedRoundIsSpent) {
+  site_.outbox = nullptr;
+  const auto job = runner();
+  EXPECT_TRUE(job->run_round(1, tensors_of(1), progress_).contribution);
+  EXPECT_THAT(job->run_round(1, tensors_of(1), progress_).refusal.reason, HasSubstr("is spent"));
+}
+
+// A process killed at each place in a round: what a restart finds, and what it then does.
+struct Crash {
+  const char* failpoint;
+  std::int64_t charges;  // in the ledger afterwards
+  bool is_made;          // the contribution is in the outbox
+  bool is_trained_anew;  // the restarted site trains the round
+};
+
+class KilledRoundTest : public SiteFixture, public ::testing::WithParamInterface<Crash> {};
+
+TEST_P(KilledRoundTest, IsNeverTrainedTwiceOnOneChargeAndNeverLosesACharge) {
+  const Crash& crash = GetParam();
+  const int status = in_killed_child(crash.failpoint, [&] { runner()->run_round(1, tensors_of(1), progress_); });
+  ASSERT_TRUE(WIFSIGNALED(status)) << crash.failpoint << " was not reached";
+  ASSERT_EQ(WTERMSIG(status), SIGKILL);
+
+  EXPECT_EQ(charges(), crash.charges);
+  const auto job = runner();
+  EXPECT_EQ(job->is_made(1), crash.is_made);
+  const RoundOutcome outcome = job->run_round(1, tensors_of(1), progress_);
+  EXPECT_EQ(outcome.contribution.has_value(), crash.is_made || crash.is_trained_anew);
+  EXPECT_EQ(outcome.resent, crash.is_made);
+  EXPECT_EQ(behaviour_->trained, crash.is_trained_anew ? 1 : 0);
+  EXPECT_EQ(charges(), 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    AtEveryFailpoint, KilledRoundTest,
+    ::testing::Values(Crash{"ledger.before_write", 0, false, true}, Crash{"ledger.after_write", 1, false, false},
+                      Crash{"ledger.after_fsync", 1, false, false}, Crash{"client.after_charge", 1, false, false},
+                      Crash{"client.mid_training:2", 1, false, false}, Crash{"outbox.before_write", 1, false, false},
+                      Crash{"outbox.after_write", 1, true, false}),
+    [](const auto& info) {
+      std::string name = info.param.failpoint;
+      for (char& c : name) {
+        if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '_';
+      }
+      return name;
+    });
+
+}  // namespace
+}  // namespace trib::client
