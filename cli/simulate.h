@@ -30,8 +30,8 @@ struct SimulationOptions {
   // Public randomness, selection, data split, sampling and noise all follow from the seed: the report then says that
   // nothing is private. Without one here and with job.seed = 0, sampling and noise come from the operating system.
   std::optional<std::uint64_t> seed;
-  int threads = 0;                   // 0: TRIBUTARY_THREADS, or all processors
-  std::string device = "auto";       // as kernels::open_device() has it
+  int threads = 0;              // 0: TRIBUTARY_THREADS, or all processors
+  std::string device = "auto";  // as kernels::open_device() has it
   std::vector<std::filesystem::path> model_directories;
   std::filesystem::path work_directory;    // must be empty or absent, and stays; none: a temporary one
   std::filesystem::path export_directory;  // where the model goes at the end; none: nowhere

@@ -268,7 +268,9 @@ std::string Coordinator::sites_json() const {
   const auto enrolled = impl_->engine.store.sites();
   for (const SiteRecord& site : enrolled ? *enrolled : std::vector<SiteRecord>{}) {
     json::object& object = entry(site.name);
-    object["role"] = site.is_operator ? "operator" : "site";
+    object["is_operator"] = site.is_operator;
+    if (const auto certificates = impl_->engine.store.certificates(site.name); certificates && !certificates->empty())
+      object["certificate_until"] = to_iso8601(certificates->back().not_after);
     object["enrolled"] = to_iso8601(site.enrolled);
     object["revoked"] = site.revoked ? json::value(to_iso8601(*site.revoked)) : json::value(nullptr);
     object["revocation_reason"] = site.revocation_reason;

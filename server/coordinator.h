@@ -73,12 +73,32 @@ class CoordinatorTransport {
 };
 
 // Runs `work` off the executor and then `done` on it. Work of one job is never run concurrently; that of several may
-// be. May drop both when the process is going down. An inline queue must run `done` after the current call of the
-// coordinator has returned.
+// be. May drop both when the process is going down; work that still runs then uses the state files, so these go last.
+// `done` must not run before the coordinator's call that led to it has returned.
 class WorkQueue {
  public:
   virtual ~WorkQueue() = default;
   virtual void run(std::function<void()> work, std::function<void()> done) = 0;
+};
+
+// Does the work when it is told to, on the caller's thread: simulations and tests.
+class InlineWorkQueue final : public WorkQueue {
+ public:
+  void run(std::function<void()> work, std::function<void()> done) override {
+    queue_.push_back({std::move(work), std::move(done)});
+  }
+  // Runs the oldest piece of work and its completion. False if there is none.
+  bool run_next() {
+    if (queue_.empty()) return false;
+    const auto [work, done] = std::move(queue_.front());
+    queue_.pop_front();
+    work();
+    done();
+    return true;
+  }
+
+ private:
+  std::deque<std::pair<std::function<void()>, std::function<void()>>> queue_;
 };
 
 struct CoordinatorOptions {

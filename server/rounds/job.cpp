@@ -131,7 +131,7 @@ Status Job::job_reply(const std::string& site, bool accepted, std::string_view r
   if (open_) open_->asked.erase(site);
   if (!accepted) decline_open_round(site, entry.record.declined_reason);
   ask(site);
-  note(true);
+  note(false);
   if (!next_) state_->sites_changed();
   settle();
   return {};
@@ -147,7 +147,7 @@ void Job::drop_site(const std::string& site, std::string_view reason) {
   // In memory the site is dropped either way; after a restart it would say again what it said now.
   if (const Status saved = save_site(entry); !saved) spdlog::warn("job {}: {}", id(), saved.error().message);
   decline_open_round(site, entry.record.declined_reason);
-  note(true);
+  note(false);
   if (!next_) state_->sites_changed();
   settle();
 }
@@ -181,7 +181,7 @@ Status Job::round_reply(const std::string& site, std::int64_t round, const Round
   TRIB_TRY(save_round_site(changed));
   if (changed.took_part && !entry.took_part) ++sites_[site].participations;
   entry = std::move(changed);
-  note(true);
+  note(false);
   if (!answer.accepted && (answer.over_budget || answer.final)) {
     drop_site(site, entry.reason);
     return {};
@@ -267,7 +267,7 @@ Status Job::contribution(const std::string& site, std::int64_t round, double wei
                                       " of job " + id());
   entry.status = RoundSiteStatus::contributed;  // in the store once the round is committed
   TRIB_FAILPOINT("round.contribution_folded");
-  note(true);
+  note(false);
   state_->sites_changed();
   settle();
   return {};
