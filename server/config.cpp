@@ -32,7 +32,7 @@ net::HostPort read_address(ConfigReader& reader, std::string_view key, const std
 }
 
 std::string toml_string(std::string_view text) {
-  std::string result = "\"";
+  std::string result(1, '"');
   for (const char character : text) {
     if (character == '"' || character == '\\') result += '\\';
     result += character;
@@ -43,9 +43,9 @@ std::string toml_string(std::string_view text) {
 
 template <typename Range, typename ToText>
 std::string toml_list(const Range& range, ToText to_text) {
-  std::string result;
-  for (const auto& item : range) result += (result.empty() ? "" : ", ") + toml_string(to_text(item));
-  return fmt::format("[{}]", result);
+  std::vector<std::string> items;
+  for (const auto& item : range) items.push_back(toml_string(to_text(item)));
+  return fmt::format("[{}]", fmt::join(items, ", "));
 }
 
 }  // namespace
@@ -59,9 +59,9 @@ Status check_member_name(std::string_view name) {
       std::ranges::all_of(name, [&](char c) { return is_letter_or_digit(c) || c == '.' || c == '-' || c == '_'; });
   if (is_good) return {};
   return Error{Errc::invalid_argument,
-               "'" + std::string(name.substr(0, 80)) +
-                   "' cannot name a site or an operator: use 1 to 64 letters, digits, '.', '-' and '_', starting with "
-                   "a letter or digit"};
+               fmt::format("'{}' cannot name a site or an operator: use 1 to 64 letters, digits, '.', '-' and '_', "
+                           "starting with a letter or digit",
+                           name.substr(0, 80))};
 }
 
 Result<ServerConfig> read_server_config(const std::filesystem::path& path) {
