@@ -85,27 +85,37 @@ struct Ledger::Impl {
     entries.push_back(std::move(entry));
   }
 
-  // Numbers, chains, appends and fsyncs `entry`, and only then takes it into account.
-  Status append(LedgerEntry entry) {
-    entry.number = head.count + entry.missing + 1;
-    entry.time = to_iso8601(clock.wall_now());
-    entry.previous = head.hash;
-    const std::string line = render_ledger_entry(entry);
-    // What counts is what a reader will find in the file; this also refuses names that are not UTF-8.
-    auto as_read = parse_ledger_entry(line);
-    if (!as_read) {
-      return Error{Errc::invalid_argument,
-                   fmt::format("job '{}' or data set '{}' cannot be recorded: {}", entry.charge.job,
-                               entry.charge.data_set, as_read.error().message)};
+  // Numbers and chains the entries, makes them durable all together or not at all, and only then takes them into
+  // account.
+  Status append(std::vector<LedgerEntry> batch) {
+    LedgerHead chain = head;
+    std::string lines;
+    for (LedgerEntry& entry : batch) {
+      entry.number = chain.count + entry.missing + 1;
+      entry.time = to_iso8601(clock.wall_now());
+      entry.previous = chain.hash;
+      const std::string line = render_ledger_entry(entry);
+      // What counts is what a reader will find in the file; this also refuses names that are not UTF-8.
+      auto as_read = parse_ledger_entry(line);
+      if (!as_read) {
+        return Error{Errc::invalid_argument,
+                     fmt::format("job '{}' or data set '{}' cannot be recorded: {}", entry.charge.job,
+                                 entry.charge.data_set, as_read.error().message)};
+      }
+      entry = *std::move(as_read);
+      chain = {entry.number, entry.hash};
+      lines += line + "\n";
     }
     if (file.valid()) {
-      if (const Status status = append_durably(line + "\n"); !status) return cannot_append(path, status.error());
+      Status status = check_unchanged();
+      if (status) status = batch.size() == 1 ? append_durably(lines) : rewrite_durably(lines);
+      if (!status) return cannot_append(path, status.error());
     }
-    remember(*std::move(as_read));
+    for (LedgerEntry& entry : batch) remember(std::move(entry));
     return {};
   }
 
-  Status append_durably(const std::string& line) {
+  Status check_unchanged() const {
     if (is_broken) {
       return Error{Errc::io_error, "an earlier failure could not be undone; restart to check the file again"};
     }
@@ -115,6 +125,10 @@ struct Ledger::Impl {
         ours.st_dev != named.st_dev || ours.st_size != size) {
       return Error{Errc::corrupt, "the file was changed or replaced while it was open; restart to check it again"};
     }
+    return {};
+  }
+
+  Status append_durably(const std::string& line) {
     TRIB_FAILPOINT("ledger.before_write");
     const std::string what = fmt::format("writing {} bytes", line.size());
     Status status = write_all(file.get(), std::as_bytes(std::span(line)), what);
@@ -127,6 +141,26 @@ struct Ledger::Impl {
     }
     TRIB_FAILPOINT("ledger.after_fsync");
     size += static_cast<off_t>(line.size());
+    return {};
+  }
+
+  // For several lines, of which a crash must leave all or none.
+  Status rewrite_durably(const std::string& lines) {
+    TRIB_ASSIGN(std::string text, read_file(path));
+    text += lines;
+    is_broken = true;  // until the new file is known to be whole and is the one that is open
+    TRIB_TRY(write_file_durably(path, text, kFileMode));
+    TRIB_TRY(open_for_append(text.size()));
+    is_broken = false;
+    return {};
+  }
+
+  Status open_for_append(std::size_t expected_size) {
+    file = FileDescriptor(::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
+    if (!file.valid()) {
+      return error_from_errno(errno, fmt::format("cannot open the privacy ledger '{}'", path.string()));
+    }
+    size = static_cast<off_t>(expected_size);
     return {};
   }
 
@@ -260,16 +294,14 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const std::filesystem::path& path, 
   if (!content.torn.empty()) {
     // The torn bytes and what is counted for them change places at once: no crash can lose both.
     text.resize(content.complete_bytes);
-    for (LedgerEntry& entry : impl->count_torn_line(content.torn)) {
-      spdlog::warn("privacy ledger '{}': line {} is torn: {}", path.string(), impl->entries.size() + 2, entry.note);
-      TRIB_TRY(impl->append(entry));  // in memory only: the file is not open yet
-      text += render_ledger_entry(impl->entries.back()) + "\n";
+    TRIB_TRY(impl->append(impl->count_torn_line(content.torn)));  // in memory only: the file is not open yet
+    for (std::size_t i = content.entries.size(); i < impl->entries.size(); ++i) {
+      spdlog::warn("privacy ledger '{}': line {} was torn: {}", path.string(), i + 2, impl->entries[i].note);
+      text += render_ledger_entry(impl->entries[i]) + "\n";
     }
     TRIB_TRY(write_file_durably(path, text, kFileMode));
   }
-  impl->file = FileDescriptor(::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
-  if (!impl->file.valid()) return error_from_errno(errno, what);
-  impl->size = static_cast<off_t>(text.size());
+  TRIB_TRY(impl->open_for_append(text.size()));
   return std::unique_ptr<Ledger>(new Ledger(std::move(impl)));
 }
 
@@ -286,7 +318,7 @@ Status Ledger::charge(const Charge& charge) {
   TRIB_TRY(impl_->check_cap(charge));
   LedgerEntry entry;
   entry.charge = charge;
-  return impl_->append(std::move(entry));
+  return impl_->append({std::move(entry)});
 }
 
 bool Ledger::charged(std::string_view job, std::int64_t round, std::string_view data_set) const {
@@ -294,25 +326,33 @@ bool Ledger::charged(std::string_view job, std::int64_t round, std::string_view 
   return impl_->charged.contains({std::string(job), round, std::string(data_set)});
 }
 
-Status Ledger::charge_gap(std::int64_t missing_entries, const Charge& worst_case) {
-  TRIB_TRY(check_charge(worst_case));
+Status Ledger::charge_gap(std::int64_t missing_entries, std::span<const Charge> worst_cases) {
   constexpr std::int64_t kMost = std::int64_t{1} << 52;
-  if (missing_entries < 1 || missing_entries > kMost / worst_case.mechanism.steps) {
-    return Error{
-        Errc::invalid_argument,
-        fmt::format("{} missing entries of {} steps cannot be charged: the count must be at least 1, and all steps "
-                    "together at most 2^52",
-                    missing_entries, worst_case.mechanism.steps)};
+  if (worst_cases.empty())
+    return Error{Errc::invalid_argument, "a gap in the ledger needs a data set to be charged to"};
+  for (const Charge& worst_case : worst_cases) {
+    TRIB_TRY(check_charge(worst_case));
+    if (missing_entries < 1 || missing_entries > kMost / worst_case.mechanism.steps) {
+      return Error{
+          Errc::invalid_argument,
+          fmt::format("{} missing entries of {} steps cannot be charged: the count must be at least 1, and all "
+                      "steps together at most 2^52",
+                      missing_entries, worst_case.mechanism.steps)};
+    }
+  }
+  std::vector<LedgerEntry> gap;
+  for (const Charge& worst_case : worst_cases) {
+    LedgerEntry entry;
+    entry.charge = worst_case;
+    entry.charge.mechanism.steps *= missing_entries;
+    entry.is_gap = true;
+    entry.missing = gap.empty() ? missing_entries : 0;
+    entry.note = fmt::format("stands for {} entries that this ledger lost: each is counted as {} steps",
+                             missing_entries, worst_case.mechanism.steps);
+    gap.push_back(std::move(entry));
   }
   const std::lock_guard guard(impl_->mutex);
-  LedgerEntry entry;
-  entry.charge = worst_case;
-  entry.charge.mechanism.steps *= missing_entries;
-  entry.is_gap = true;
-  entry.missing = missing_entries;
-  entry.note = fmt::format("stands for {} entries that this ledger lost: each is counted as {} steps", missing_entries,
-                           worst_case.mechanism.steps);
-  return impl_->append(std::move(entry));
+  return impl_->append(std::move(gap));
 }
 
 double Ledger::epsilon_spent(std::string_view data_set, double delta) const {

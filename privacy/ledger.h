@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -70,9 +71,13 @@ class Ledger {
   bool charged(std::string_view job, std::int64_t round, std::string_view data_set) const;
 
   // After a restore from a backup: the server knows a later head than this file has. Charges `missing_entries` times
-  // `worst_case`, the largest charge its data set could have made, so that spending is never under-reported; over the
-  // cap too, for that is spent already.
-  Status charge_gap(std::int64_t missing_entries, const Charge& worst_case);
+  // each of `worst_cases`, the largest charge its data set could have made, so that spending is never under-reported;
+  // over the cap too, for that is spent already. Which data sets the lost entries were for is lost as well, so give a
+  // worst case for each of the site's: they are charged all together or not at all.
+  Status charge_gap(std::int64_t missing_entries, std::span<const Charge> worst_cases);
+  Status charge_gap(std::int64_t missing_entries, const Charge& worst_case) {
+    return charge_gap(missing_entries, std::span(&worst_case, 1));
+  }
 
   // Epsilon of everything charged to `data_set` at `delta`, by RDP. Infinity if a non-private charge is among it.
   double epsilon_spent(std::string_view data_set, double delta) const;

@@ -352,6 +352,24 @@ TEST_F(LedgerTest, AGapChargesEveryMissingEntryAtTheWorstCase) {
   EXPECT_FALSE(ledger->charged("j", 0, "messages")) << "a gap is no charge to train on";
 }
 
+TEST_F(LedgerTest, AGapIsChargedToEveryDataSetAtOnce) {
+  write(2);
+  const std::vector<Charge> worst{charge_of("j", 0, "a"), charge_of("j", 0, "b"), charge_of("j", 0)};
+  LedgerHead head;
+  {
+    const auto ledger = open().value();
+    ledger->charge_gap(1, worst).value();
+    ledger->charge(charge_of("j", 3)).value();
+    head = ledger->head();
+  }
+  const auto ledger = open().value();
+  EXPECT_EQ(ledger->head(), head);
+  EXPECT_DOUBLE_EQ(ledger->epsilon_spent("a", 1e-5), epsilon_of(1));
+  EXPECT_DOUBLE_EQ(ledger->epsilon_spent("b", 1e-5), epsilon_of(1));
+  EXPECT_DOUBLE_EQ(ledger->epsilon_spent("messages", 1e-5), epsilon_of(4));
+  EXPECT_EQ(ledger->charge_gap(1, std::vector<Charge>{}).error().code, Errc::invalid_argument);
+}
+
 TEST_F(LedgerTest, AGapIsChargedEvenOverTheCapForItIsSpentAlready) {
   const auto ledger = open(epsilon_of(1) * 1.001).value();
   ledger->charge_gap(50, charge_of("j", 0)).value();
