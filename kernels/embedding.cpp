@@ -71,4 +71,13 @@ void scatter_add_rows(Stream& stream, const Tensor& x, const Tensor& rows, const
   });
 }
 
+void fill_rows(Stream& stream, const Tensor& row, const Tensor& y) {
+  detail::require(row.dtype() == DType::f32 && y.dtype() == DType::f32 && row.element_count() == y.dim(1),
+                  "fill_rows: shapes do not fit");
+  detail::dispatch(stream, [&] {
+    for (std::int64_t i = 0; i < y.dim(0); ++i)
+      std::memcpy(RawAccess::data<float>(y) + i * y.dim(1), RawAccess::data<float>(row), row.byte_count());
+  });
+}
+
 }  // namespace trib::kernels

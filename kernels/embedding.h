@@ -1,4 +1,4 @@
-// Looking up, gathering and scattering rows.
+// Looking up, gathering, scattering and repeating rows.
 #pragma once
 
 #include "kernels/tensor.h"
@@ -16,5 +16,8 @@ void gather_rows(Stream& stream, const Tensor& x, const Tensor& rows, const Tens
 void scatter_rows(Stream& stream, const Tensor& x, const Tensor& rows, const Tensor& y);
 // y row rows[i] += x row i; float32, rows distinct.
 void scatter_add_rows(Stream& stream, const Tensor& x, const Tensor& rows, const Tensor& y);
+
+// Every row of y (n, d) float32 = row (d).
+void fill_rows(Stream& stream, const Tensor& row, const Tensor& y);
 
 }  // namespace trib::kernels

@@ -18,13 +18,14 @@ enum class Precision { fp32, bf16 };                // of the frozen matrix prod
 
 struct AdapterConfig {
   std::int64_t rank = 8;
-  double alpha = 8.0;                                         // y += (alpha/rank)·B·(A·x)
-  // Linear layers by the end of their name: "query", "value", "key", "attention.output.dense", "intermediate.dense", "output.dense".
+  double alpha = 8.0;  // y += (alpha/rank)·B·(A·x)
+  // Linear layers by the end of their name: "query", "value", "key", "attention.output.dense", "intermediate.dense",
+  // "output.dense".
   std::vector<std::string> targets = {"query", "value"};
   // Block-LoRA: n blocks share A and their up-projections add up. Only the sum is trained and sent, which equals n
   // explicit blocks at a learning rate n times larger on the sum (see models/README.md).
   std::int64_t blocks = 1;
-  bool train_a = false;                                       // FedAvg-LoRA
+  bool train_a = false;  // FedAvg-LoRA
 };
 
 struct ClassifierConfig {
@@ -43,11 +44,13 @@ struct TokenizedText {
 };
 
 // Names: adapters are "<layer path>.lora_A" (rank, in) and ".lora_B" (out, rank), e.g.
-// "roberta.encoder.layer.0.attention.self.query.lora_B"; the head's are "classifier.dense.weight" … "classifier.out_proj.bias".
+// "roberta.encoder.layer.0.attention.self.query.lora_B"; the head's are "classifier.dense.weight" …
+// "classifier.out_proj.bias".
 class TextClassifier {
  public:
   // Reads config.json and model.safetensors (fp16, bf16 or fp32). Errors name the file and what is missing.
-  static Result<std::unique_ptr<TextClassifier>> load(kernels::Device& device, const std::filesystem::path& base_directory,
+  static Result<std::unique_ptr<TextClassifier>> load(kernels::Device& device,
+                                                      const std::filesystem::path& base_directory,
                                                       const ClassifierConfig& config);
   ~TextClassifier();
 

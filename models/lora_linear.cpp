@@ -1,0 +1,86 @@
+#include "models/lora_linear.h"
+
+namespace trib::models {
+
+using kernels::MatrixView;
+using kernels::Stream;
+using kernels::Tensor;
+using kernels::Workspace;
+
+void GradientTargets::add(Stream& stream, std::size_t parameter, float alpha, const MatrixView& a, const MatrixView& b,
+                          const RecordRows& rows) const {
+  if (per_sample) {
+    kernels::segment_products(stream, alpha, a, b, rows.offsets, rows.targets, tensors[parameter]);
+  } else {
+    kernels::matmul_transposed(stream, alpha, a, b, true, tensors[parameter]);
+  }
+}
+
+LoraLinear::LoraLinear(Stream& stream, const Tensor& weights, const Tensor& bias, const std::vector<Part>& parts,
+                       std::int64_t rank, double alpha, DType compute)
+    : forward_(stream, weights, true, compute),
+      backward_(stream, weights, false, compute),
+      bias_(bias),
+      rank_(rank),
+      scale_(static_cast<float>(alpha / static_cast<double>(rank))) {
+  std::int64_t column = 0;
+  for (const Part& part : parts) {
+    if (part.adapted) {
+      Adapter adapter;
+      adapter.name = part.name;
+      adapter.b = Tensor::zeros(stream, DType::f32, {part.outputs, rank});
+      adapters_.push_back(std::move(adapter));
+      first_columns_.push_back(column);
+      b_transposed_.emplace_back(stream.device(), DType::f32, Shape{rank, part.outputs});
+    }
+    column += part.outputs;
+  }
+  if (adapters_.empty()) return;
+  all_a_ = Tensor::zeros(stream, DType::f32, {reduced_size(), input_size()});
+  all_a_transposed_ = Tensor(stream.device(), DType::f32, {input_size(), reduced_size()});
+  for (std::size_t i = 0; i < adapters_.size(); ++i)
+    adapters_[i].a = all_a_.rows(static_cast<std::int64_t>(i) * rank_, rank_);
+}
+
+void LoraLinear::prepare(Stream& stream) {
+  if (!adapted()) return;
+  kernels::transpose(stream, all_a_, all_a_transposed_);
+  for (std::size_t i = 0; i < adapters_.size(); ++i) kernels::transpose(stream, adapters_[i].b, b_transposed_[i]);
+}
+
+LoraLinear::Saved LoraLinear::make_saved(Workspace& workspace, std::int64_t rows) const {
+  Saved saved;
+  if (adapted()) saved.reduced = workspace.take(DType::f32, {rows, reduced_size()});
+  return saved;
+}
+
+void LoraLinear::forward(Stream& stream, const Activation& x, const Saved& saved, const Tensor& y) const {
+  kernels::packed_product(stream, x.compute, forward_, bias_, false, y);
+  if (!adapted()) return;
+  kernels::matmul(stream, 1.0f, x.value, all_a_transposed_, false, saved.reduced);
+  for (std::size_t i = 0; i < adapters_.size(); ++i)
+    kernels::matmul(stream, scale_, reduced(saved.reduced, i), b_transposed_[i], true,
+                    {y, first_columns_[i], adapters_[i].b.dim(0)});
+}
+
+void LoraLinear::backward(Stream& stream, Workspace& workspace, const Activation& dy, const Saved& saved,
+                          const RecordRows& rows, const GradientTargets& targets, const Tensor& dx,
+                          bool accumulate) const {
+  if (dx.defined()) kernels::packed_product(stream, dy.compute, backward_, {}, accumulate, dx);
+  if (!adapted()) return;
+  Workspace::Scope scope(workspace);
+  const bool needs_reduced_gradient = dx.defined() || trains_a();
+  Tensor du;  // the gradient at u, (rows, adapters·rank)
+  if (needs_reduced_gradient) du = workspace.take(DType::f32, {dy.value.dim(0), reduced_size()});
+  for (std::size_t i = 0; i < adapters_.size(); ++i) {
+    const Adapter& adapter = adapters_[i];
+    const MatrixView g(dy.value, first_columns_[i], adapter.b.dim(0));
+    targets.add(stream, adapter.b_parameter, scale_, g, reduced(saved.reduced, i), rows);
+    if (!needs_reduced_gradient) continue;
+    kernels::matmul(stream, scale_, g, adapter.b, false, reduced(du, i));
+    if (adapter.trains_a) targets.add(stream, adapter.a_parameter, 1.0f, reduced(du, i), saved.input, rows);
+  }
+  if (dx.defined()) kernels::matmul(stream, 1.0f, du, all_a_, true, dx);
+}
+
+}  // namespace trib::models

@@ -1,0 +1,97 @@
+// A frozen linear layer, or several that share their input as one product, with LoRA adapters on any of them:
+// y = x·W0ᵀ + bias + (alpha/rank)·(x·Aᵀ)·Bᵀ.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/gemm.h"
+
+namespace trib::models {
+
+// A row-per-token value: in float32, and in the type that frozen products take. In fp32 both are one tensor; either may
+// be undefined where it is not needed.
+struct Activation {
+  kernels::Tensor value, compute;
+};
+
+// Which rows belong to which record of a micro-batch, and where the record's gradients go.
+struct RecordRows {
+  kernels::Tensor offsets;  // (records + 1) int32: rows offsets[i] … offsets[i+1] are record i's
+  kernels::Tensor targets;  // (records) int32: record i is row targets[i] of a per-sample tensor
+};
+
+// Where one lane's gradients go: per sample, or added up. Indexed by parameter.
+struct GradientTargets {
+  bool per_sample = false;
+  std::vector<kernels::Tensor> tensors;  // per sample: (N, d) each; otherwise the parameter's shape
+
+  // Records alpha·aᵀ·b, summed over the tokens of each record or over all of them.
+  void add(kernels::Stream& stream, std::size_t parameter, float alpha, const kernels::MatrixView& a,
+           const kernels::MatrixView& b, const RecordRows& rows) const;
+};
+
+struct Adapter {
+  std::string name;      // the layer's path, "roberta.encoder.layer.0.attention.self.query"
+  kernels::Tensor a, b;  // (rank, in), (out, rank)
+  std::size_t b_parameter = 0, a_parameter = 0;
+  bool trains_a = false;
+};
+
+class LoraLinear {
+ public:
+  struct Part {
+    std::string name;
+    std::int64_t outputs = 0;
+    bool adapted = false;
+  };
+
+  LoraLinear() = default;
+  // `weights` (out, in) and `bias` (out) of all parts, one below the other. Adapters start as A = 0, B = 0.
+  LoraLinear(kernels::Stream& stream, const kernels::Tensor& weights, const kernels::Tensor& bias,
+             const std::vector<Part>& parts, std::int64_t rank, double alpha, DType compute);
+
+  std::vector<Adapter>& adapters() { return adapters_; }
+  bool adapted() const { return !adapters_.empty(); }
+  bool trains_a() const { return adapted() && adapters_.front().trains_a; }
+  std::int64_t input_size() const { return forward_.input_size(); }
+  std::int64_t output_size() const { return forward_.output_size(); }
+
+  // Brings the adapters' current values into the form that the products below want. Before every micro-batch.
+  void prepare(kernels::Stream& stream);
+
+  // What the backward pass needs besides dy.
+  struct Saved {
+    kernels::Tensor reduced;  // u = x·Aᵀ of all adapters, (rows, adapters·rank)
+    kernels::Tensor input;    // x, where A trains
+  };
+  // Room for `rows` rows. The input is not allocated: set it to the caller's tensor, which must live as long.
+  Saved make_saved(kernels::Workspace& workspace, std::int64_t rows) const;
+
+  // y (rows, out) float32. `saved.reduced` is scratch where no backward pass follows.
+  void forward(kernels::Stream& stream, const Activation& x, const Saved& saved, const kernels::Tensor& y) const;
+
+  // Gradients of the trained factors for dy (rows, out), and dx += (or, without `accumulate`, =) dy·W unless dx is
+  // undefined.
+  void backward(kernels::Stream& stream, kernels::Workspace& workspace, const Activation& dy, const Saved& saved,
+                const RecordRows& rows, const GradientTargets& targets, const kernels::Tensor& dx,
+                bool accumulate) const;
+
+ private:
+  std::int64_t reduced_size() const { return static_cast<std::int64_t>(adapters_.size()) * rank_; }
+  kernels::MatrixView reduced(const kernels::Tensor& u, std::size_t adapter) const {
+    return {u, static_cast<std::int64_t>(adapter) * rank_, rank_};
+  }
+
+  kernels::PackedMatrix forward_, backward_;
+  kernels::Tensor bias_;
+  std::int64_t rank_ = 0;
+  float scale_ = 0;
+  std::vector<Adapter> adapters_;
+  std::vector<std::int64_t> first_columns_;    // of each adapter's part in y
+  kernels::Tensor all_a_;                      // (adapters·rank, in): the adapters' A, one below the other
+  kernels::Tensor all_a_transposed_;           // (in, adapters·rank)
+  std::vector<kernels::Tensor> b_transposed_;  // (rank, out) each
+};
+
+}  // namespace trib::models

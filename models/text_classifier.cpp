@@ -1,0 +1,431 @@
+#include "models/text_classifier.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "common/random.h"
+#include "kernels/embedding.h"
+#include "kernels/lanes.h"
+#include "kernels/linalg.h"
+#include "kernels/loss.h"
+#include "models/classification_head.h"
+#include "models/roberta.h"
+
+namespace trib::models {
+
+using kernels::PerSampleGradients;
+using kernels::Stream;
+using kernels::Tensor;
+using kernels::Workspace;
+using Records = std::span<const TokenizedText* const>;
+
+namespace {
+
+// Tokens whose activations one lane holds at once. Enough that per-sample gradients are small beside them, and that
+// the frozen products run at full speed.
+constexpr std::int64_t chunk_tokens = 1024;
+// Below this a second lane costs more than it brings.
+constexpr std::int64_t smallest_chunk_tokens = 64;
+
+// Splits records into chunks of at most about chunk_tokens tokens, as many as a multiple of `lanes` where that pays, of
+// nearly equal size: the longest record first, each to the chunk with the fewest tokens.
+std::vector<std::vector<std::size_t>> split_into_chunks(Records records, int lanes) {
+  std::int64_t total = 0;
+  for (const TokenizedText* record : records) total += static_cast<std::int64_t>(record->tokens.size());
+  std::int64_t waves = std::max<std::int64_t>(1, (total + lanes * chunk_tokens - 1) / (lanes * chunk_tokens));
+  std::int64_t count = waves > 1 ? waves * lanes : std::clamp<std::int64_t>(total / smallest_chunk_tokens, 1, lanes);
+  count = std::min(count, static_cast<std::int64_t>(records.size()));
+
+  std::vector<std::size_t> order(records.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t i, std::size_t j) { return records[i]->tokens.size() > records[j]->tokens.size(); });
+  std::vector<std::vector<std::size_t>> chunks(static_cast<std::size_t>(count));
+  std::vector<std::size_t> tokens(chunks.size(), 0);
+  for (std::size_t record : order) {
+    auto least = static_cast<std::size_t>(std::min_element(tokens.begin(), tokens.end()) - tokens.begin());
+    chunks[least].push_back(record);
+    tokens[least] += records[record]->tokens.size();
+  }
+  return chunks;
+}
+
+Tensor indices(Stream& stream, const std::vector<std::int32_t>& values) {
+  return Tensor::from_host(stream, std::span<const std::int32_t>(values));
+}
+
+}  // namespace
+
+struct TextClassifier::Impl {
+  // One lane's memory, kept from call to call.
+  struct Lane {
+    explicit Lane(kernels::Device& device) : workspace(device) {}
+    Workspace workspace;
+    std::vector<Tensor> sums;  // this lane's share of summed gradients
+    double loss = 0;           // and of the summed loss
+  };
+  // The head's gradients are outer products (n, ·) of these, filled in by all lanes. Undefined where not needed.
+  struct HeadGradients {
+    Tensor d_logits, hidden, d_hidden, input;
+  };
+
+  Impl(kernels::Device& device, RobertaConfig roberta_config, ClassifierConfig classifier_config)
+      : stream(device.make_stream()), roberta(roberta_config), config(std::move(classifier_config)), results(device) {}
+
+  std::unique_ptr<Stream> stream;
+  RobertaConfig roberta;
+  ClassifierConfig config;
+  RobertaEncoder encoder;
+  ClassificationHead head;
+  std::vector<Adapter*> adapters;  // inside `encoder`
+  std::vector<AdaptedLayer> adapted_layers;
+  std::vector<std::string> parameter_names;
+  std::vector<Tensor> parameters;
+  std::size_t first_head_parameter = 0;
+  std::vector<std::unique_ptr<Lane>> lanes;
+  Workspace results;  // what a call hands out: per-sample gradients, logits
+
+  void register_parameters();
+  void start_call();
+  PackedBatch pack(Stream& lane_stream, Records records, const std::vector<std::size_t>& chunk, bool with_labels) const;
+  double chunk_gradients(Stream& lane_stream, Workspace& workspace, const PackedBatch& batch,
+                         const GradientTargets& targets, const HeadGradients* per_sample_head) const;
+  void add_head_sums(Stream& lane_stream, Workspace& workspace, const ClassificationHead::Saved& saved,
+                     const Tensor& d_logits, const Tensor& d_hidden, const GradientTargets& targets) const;
+  template <typename Work>
+  void for_each_chunk(Records records, bool with_labels, const Work& work);
+  template <typename Work>
+  double sum_losses(Records records, const Work& work);
+
+  bool trains_head() const { return config.head != HeadTraining::frozen; }
+  bool trains_dense() const { return config.head == HeadTraining::all; }
+};
+
+void TextClassifier::Impl::register_parameters() {
+  adapters = encoder.adapters();
+  for (Adapter* adapter : adapters) {
+    adapted_layers.push_back({adapter->name, adapter->b.dim(0), adapter->a.dim(1)});
+    adapter->trains_a = config.adapter.train_a;
+    if (adapter->trains_a) {
+      adapter->a_parameter = parameters.size();
+      parameter_names.push_back(adapter->name + ".lora_A");
+      parameters.push_back(adapter->a);
+    }
+    adapter->b_parameter = parameters.size();
+    parameter_names.push_back(adapter->name + ".lora_B");
+    parameters.push_back(adapter->b);
+  }
+  first_head_parameter = parameters.size();
+  for (const ClassificationHead::Parameter& parameter : head.parameters()) {
+    if (!parameter.trained) continue;
+    parameter_names.push_back(parameter.name);
+    parameters.push_back(parameter.value);
+  }
+}
+
+// Parameters may have been updated in place since the last call.
+void TextClassifier::Impl::start_call() {
+  results.reset();
+  encoder.prepare(*stream);
+  head.prepare(*stream);
+}
+
+PackedBatch TextClassifier::Impl::pack(Stream& lane_stream, Records records, const std::vector<std::size_t>& chunk,
+                                       bool with_labels) const {
+  std::vector<std::int32_t> tokens, positions, offsets = {0}, ones = {0}, first_rows, targets, labels;
+  for (std::size_t index : chunk) {
+    const TokenizedText& record = *records[index];
+    const auto length = static_cast<std::int64_t>(record.tokens.size());
+    if (length == 0 || length > roberta.longest_record())
+      throw std::invalid_argument("a record of " + std::to_string(length) + " tokens: the model takes 1 to " +
+                                  std::to_string(roberta.longest_record()));
+    if (with_labels && (record.label < 0 || record.label >= config.label_count))
+      throw std::invalid_argument("a record with label " + std::to_string(record.label) + ": the model has " +
+                                  std::to_string(config.label_count) + " labels");
+    first_rows.push_back(static_cast<std::int32_t>(tokens.size()));
+    for (std::int64_t i = 0; i < length; ++i) {
+      const std::int32_t token = record.tokens[static_cast<std::size_t>(i)];
+      if (token < 0 || token >= roberta.vocabulary_size)
+        throw std::invalid_argument("a record with token " + std::to_string(token) + ": the vocabulary has " +
+                                    std::to_string(roberta.vocabulary_size));
+      tokens.push_back(token);
+      positions.push_back(static_cast<std::int32_t>(roberta.first_position() + i));
+    }
+    offsets.push_back(static_cast<std::int32_t>(tokens.size()));
+    ones.push_back(static_cast<std::int32_t>(ones.size()));
+    targets.push_back(static_cast<std::int32_t>(index));
+    labels.push_back(record.label);
+  }
+  PackedBatch batch;
+  batch.token_count = static_cast<std::int64_t>(tokens.size());
+  batch.record_count = static_cast<std::int64_t>(chunk.size());
+  batch.tokens = indices(lane_stream, tokens);
+  batch.positions = indices(lane_stream, positions);
+  batch.first_rows = indices(lane_stream, first_rows);
+  batch.labels = indices(lane_stream, labels);
+  batch.records = {indices(lane_stream, offsets), indices(lane_stream, targets)};
+  batch.first_tokens = {indices(lane_stream, ones), batch.records.targets};
+  return batch;
+}
+
+// Runs work(lane stream, lane, batch) over all records, chunk by chunk.
+template <typename Work>
+void TextClassifier::Impl::for_each_chunk(Records records, bool with_labels, const Work& work) {
+  const int most_lanes = kernels::lane_count(*stream);
+  const std::vector<std::vector<std::size_t>> chunks = split_into_chunks(records, most_lanes);
+  const int lane_count = static_cast<int>(std::min<std::size_t>(chunks.size(), static_cast<std::size_t>(most_lanes)));
+  while (static_cast<int>(lanes.size()) < lane_count) lanes.push_back(std::make_unique<Lane>(stream->device()));
+  kernels::for_each_lane(*stream, lane_count, [&](Stream& lane_stream, int index) {
+    Lane& lane = *lanes[static_cast<std::size_t>(index)];
+    for (std::size_t c = static_cast<std::size_t>(index); c < chunks.size();
+         c += static_cast<std::size_t>(lane_count)) {
+      lane.workspace.reset();
+      work(lane_stream, lane, pack(lane_stream, records, chunks[c], with_labels));
+    }
+  });
+}
+
+template <typename Work>
+double TextClassifier::Impl::sum_losses(Records records, const Work& work) {
+  for (const auto& lane : lanes) lane->loss = 0;
+  for_each_chunk(records, true, [&](Stream& lane_stream, Lane& lane, const PackedBatch& batch) {
+    lane.loss += work(lane_stream, lane, batch);
+  });
+  return std::accumulate(lanes.begin(), lanes.end(), 0.0,
+                         [](double total, const auto& lane) { return total + lane->loss; });
+}
+
+// Forward and backward over one chunk; returns the sum of the losses.
+double TextClassifier::Impl::chunk_gradients(Stream& lane_stream, Workspace& workspace, const PackedBatch& batch,
+                                             const GradientTargets& targets,
+                                             const HeadGradients* per_sample_head) const {
+  const std::int64_t n = batch.record_count, d = roberta.hidden_size;
+  const Tensor first_tokens = workspace.take(DType::f32, {n, d});
+  RobertaEncoder::Saved saved;
+  encoder.forward(lane_stream, workspace, batch, encoder.adapted() ? &saved : nullptr, first_tokens);
+  const Tensor logits = workspace.take(DType::f32, {n, config.label_count}), losses = workspace.take(DType::f32, {n});
+  ClassificationHead::Saved head_saved;
+  head.forward(lane_stream, workspace, first_tokens, head_saved, logits);
+  const Tensor d_logits = workspace.take(DType::f32, logits.shape());
+  kernels::cross_entropy(lane_stream, logits, batch.labels, losses, d_logits);
+
+  Tensor d_hidden, d_first_tokens;
+  if (trains_dense()) d_hidden = workspace.take(DType::f32, {n, d});
+  if (encoder.adapted()) d_first_tokens = workspace.take(DType::f32, {n, d});
+  head.backward(lane_stream, workspace, head_saved, d_logits, d_hidden, d_first_tokens);
+  if (per_sample_head != nullptr) {
+    auto scatter = [&](const Tensor& from, const Tensor& to) {
+      if (to.defined()) kernels::scatter_rows(lane_stream, from, batch.records.targets, to);
+    };
+    scatter(d_logits, per_sample_head->d_logits);
+    scatter(head_saved.hidden, per_sample_head->hidden);
+    scatter(d_hidden, per_sample_head->d_hidden);
+    scatter(head_saved.input, per_sample_head->input);
+  } else {
+    add_head_sums(lane_stream, workspace, head_saved, d_logits, d_hidden, targets);
+  }
+  if (encoder.adapted()) encoder.backward(lane_stream, workspace, batch, saved, d_first_tokens, targets);
+
+  const HostTensor host_losses = losses.to_host(lane_stream);
+  const auto values = host_losses.as<float>();
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+void TextClassifier::Impl::add_head_sums(Stream& lane_stream, Workspace& workspace,
+                                         const ClassificationHead::Saved& saved, const Tensor& d_logits,
+                                         const Tensor& d_hidden, const GradientTargets& targets) const {
+  if (!trains_head()) return;
+  const std::int64_t n = d_logits.dim(0);
+  const Tensor ones = workspace.take(DType::f32, {n, 1});
+  const float one = 1.0f;
+  kernels::fill_rows(lane_stream, Tensor::from_host(lane_stream, std::span<const float>(&one, 1)), ones);
+  std::size_t parameter = first_head_parameter;
+  auto add = [&](const Tensor& output_grads, const Tensor& inputs) {
+    kernels::matmul_transposed(lane_stream, 1.0f, output_grads, inputs, true, targets.tensors[parameter++]);
+    const Tensor& bias = targets.tensors[parameter++];
+    kernels::matmul_transposed(lane_stream, 1.0f, output_grads, ones, true, bias.reshape({bias.element_count(), 1}));
+  };
+  if (trains_dense()) add(d_hidden, saved.input);
+  add(d_logits, saved.hidden);
+}
+
+TextClassifier::TextClassifier(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+TextClassifier::~TextClassifier() = default;
+
+Result<std::unique_ptr<TextClassifier>> TextClassifier::load(kernels::Device& device,
+                                                             const std::filesystem::path& base_directory,
+                                                             const ClassifierConfig& config) {
+  auto refuse = [](std::string message) { return Error{Errc::invalid_argument, std::move(message)}; };
+  if (config.label_count < 2)
+    return refuse("label_count is " + std::to_string(config.label_count) + "; a classifier needs at least 2 labels");
+  if (config.adapter.rank < 1)
+    return refuse("the adapter rank is " + std::to_string(config.adapter.rank) + "; it must be at least 1");
+  if (config.adapter.blocks < 1)
+    return refuse("the adapter has " + std::to_string(config.adapter.blocks) + " blocks; it needs at least 1");
+  if (!std::isfinite(config.adapter.alpha)) return refuse("the adapter's alpha must be a finite number");
+  TRIB_ASSIGN(RobertaConfig roberta, read_roberta_config(base_directory));
+  if (config.max_tokens < 1 || config.max_tokens > roberta.longest_record())
+    return refuse("max_tokens is " + std::to_string(config.max_tokens) + "; the base model in " +
+                  base_directory.string() + " takes 1 to " + std::to_string(roberta.longest_record()));
+  if (config.adapter.rank > std::min(roberta.hidden_size, roberta.intermediate_size))
+    return refuse("the adapter rank is " + std::to_string(config.adapter.rank) +
+                  "; the base model's layers allow at most " +
+                  std::to_string(std::min(roberta.hidden_size, roberta.intermediate_size)));
+  TRIB_TRY(kernels::supports_compute(device, config.precision == Precision::bf16 ? DType::bf16 : DType::f32));
+  TRIB_ASSIGN(const RobertaCheckpoint checkpoint, RobertaCheckpoint::read(base_directory));
+
+  auto impl = std::make_unique<Impl>(device, roberta, config);
+  TRIB_ASSIGN(impl->encoder, RobertaEncoder::load(*impl->stream, roberta, checkpoint, config));
+  TRIB_ASSIGN(impl->head, ClassificationHead::load(*impl->stream, roberta, checkpoint, config));
+  impl->register_parameters();
+  // Until a state is set, A is drawn from the seed, so that a fresh model can train; B = 0 leaves the base unchanged.
+  const RandomKey key = RandomKey::from_seed(config.head_seed, 1);
+  for (std::size_t i = 0; i < impl->adapters.size(); ++i)
+    kernels::random_orthonormal_rows(*impl->stream, key.bytes(), i, impl->adapters[i]->a);
+  return std::unique_ptr<TextClassifier>(new TextClassifier(std::move(impl)));
+}
+
+const ClassifierConfig& TextClassifier::config() const {
+  return impl_->config;
+}
+Stream& TextClassifier::stream() {
+  return *impl_->stream;
+}
+const std::vector<TextClassifier::AdaptedLayer>& TextClassifier::adapted_layers() const {
+  return impl_->adapted_layers;
+}
+const std::vector<std::string>& TextClassifier::parameter_names() const {
+  return impl_->parameter_names;
+}
+const std::vector<Tensor>& TextClassifier::parameters() const {
+  return impl_->parameters;
+}
+
+Status TextClassifier::set_state(const TensorMap& state) {
+  std::vector<std::pair<std::string, Tensor>> places;
+  for (const Adapter* adapter : impl_->adapters) {
+    places.emplace_back(adapter->name + ".lora_A", adapter->a);
+    places.emplace_back(adapter->name + ".lora_B", adapter->b);
+  }
+  for (const ClassificationHead::Parameter& parameter : impl_->head.parameters())
+    places.emplace_back(parameter.name, parameter.value);
+  // All or nothing: nothing is copied before everything was checked.
+  for (const auto& [name, tensor] : places) {
+    if (!state.contains(name)) continue;
+    const HostTensor& host = state.at(name);
+    if (host.dtype() != DType::f32 || host.shape() != tensor.shape())
+      return Error{Errc::invalid_argument, "tensor \"" + name + "\" is " + std::string(to_string(host.dtype())) + " " +
+                                               to_string(host.shape()) + "; the model has F32 " +
+                                               to_string(tensor.shape())};
+  }
+  for (const auto& [name, tensor] : places)
+    if (state.contains(name)) tensor.copy_from_host(*impl_->stream, state.at(name));
+  return {};
+}
+
+TensorMap TextClassifier::state() {
+  TensorMap state;
+  for (const Adapter* adapter : impl_->adapters) {
+    state[adapter->name + ".lora_A"] = adapter->a.to_host(*impl_->stream);
+    state[adapter->name + ".lora_B"] = adapter->b.to_host(*impl_->stream);
+  }
+  for (const ClassificationHead::Parameter& parameter : impl_->head.parameters())
+    state[parameter.name] = parameter.value.to_host(*impl_->stream);
+  return state;
+}
+
+double TextClassifier::per_sample_gradients(Records records, PerSampleGradients& out) {
+  Impl& m = *impl_;
+  m.start_call();
+  const auto n = static_cast<std::int64_t>(records.size());
+  const std::int64_t d = m.roberta.hidden_size;
+  Impl::HeadGradients head;
+  if (m.trains_head()) {
+    head.d_logits = m.results.take(DType::f32, {n, m.config.label_count});
+    head.hidden = m.results.take(DType::f32, {n, d});
+  }
+  if (m.trains_dense()) {
+    head.d_hidden = m.results.take(DType::f32, {n, d});
+    head.input = m.results.take(DType::f32, {n, d});
+  }
+  GradientTargets targets{.per_sample = true, .tensors = std::vector<Tensor>(m.parameters.size())};
+  out = {.sample_count = n, .tensors = {}};
+  for (std::size_t i = 0; i < m.parameters.size(); ++i) {
+    kernels::PerSampleGradient& gradient = out.tensors.emplace_back();
+    gradient.name = m.parameter_names[i];
+    gradient.shape = m.parameters[i].shape();
+    if (i < m.first_head_parameter) {
+      gradient.values = targets.tensors[i] = m.results.take(DType::f32, {n, m.parameters[i].element_count()});
+      continue;
+    }
+    const bool dense = m.trains_dense() && i < m.first_head_parameter + 2, bias = gradient.shape.size() == 1;
+    const Tensor& output_grads = dense ? head.d_hidden : head.d_logits;
+    if (bias) {
+      gradient.values = output_grads;
+    } else {
+      gradient.output_grads = output_grads;
+      gradient.inputs = dense ? head.input : head.hidden;
+    }
+  }
+  return m.sum_losses(records, [&](Stream& lane_stream, Impl::Lane& lane, const PackedBatch& batch) {
+    return m.chunk_gradients(lane_stream, lane.workspace, batch, targets, &head);
+  });
+}
+
+double TextClassifier::summed_gradients(Records records, const std::vector<Tensor>& sums) {
+  Impl& m = *impl_;
+  if (sums.size() != m.parameters.size())
+    throw std::invalid_argument("summed_gradients: one sum a parameter is needed");
+  m.start_call();
+  // Lanes add into tensors of their own; the sums then take them in the order of the lanes.
+  for (const auto& lane : m.lanes)
+    for (const Tensor& sum : lane->sums) sum.zero(*m.stream);
+  const double loss = m.sum_losses(records, [&](Stream& lane_stream, Impl::Lane& lane, const PackedBatch& batch) {
+    if (lane.sums.empty())
+      for (const Tensor& parameter : m.parameters)
+        lane.sums.push_back(Tensor::zeros(lane_stream, DType::f32, parameter.shape()));
+    return m.chunk_gradients(lane_stream, lane.workspace, batch, {.per_sample = false, .tensors = lane.sums}, nullptr);
+  });
+  for (const auto& lane : m.lanes)
+    for (std::size_t i = 0; i < lane->sums.size(); ++i) kernels::axpy(*m.stream, 1.0, lane->sums[i], sums[i]);
+  return loss;
+}
+
+HostTensor TextClassifier::logits(Records records) {
+  Impl& m = *impl_;
+  m.start_call();
+  const Tensor all = m.results.take(DType::f32, {static_cast<std::int64_t>(records.size()), m.config.label_count});
+  m.for_each_chunk(records, false, [&](Stream& lane_stream, Impl::Lane& lane, const PackedBatch& batch) {
+    const Tensor first_tokens = lane.workspace.take(DType::f32, {batch.record_count, m.roberta.hidden_size});
+    m.encoder.forward(lane_stream, lane.workspace, batch, nullptr, first_tokens);
+    const Tensor logits = lane.workspace.take(DType::f32, {batch.record_count, m.config.label_count});
+    ClassificationHead::Saved saved;
+    m.head.forward(lane_stream, lane.workspace, first_tokens, saved, logits);
+    kernels::scatter_rows(lane_stream, logits, batch.records.targets, all);
+  });
+  return all.to_host(*m.stream);
+}
+
+std::int64_t TextClassifier::suggested_micro_batch(std::int64_t tokens) const {
+  const Impl& m = *impl_;
+  // Two chunks a lane: the lanes' load evens out, and per-sample gradients stay small beside the activations in flight.
+  const std::int64_t for_speed = 2 * chunk_tokens * kernels::lane_count(*m.stream) / std::max<std::int64_t>(1, tokens);
+  std::int64_t gradient_bytes = 0;
+  for (const Tensor& parameter : m.parameters)
+    if (parameter.shape().size() == 2) gradient_bytes += static_cast<std::int64_t>(parameter.byte_count());
+  const auto memory = static_cast<std::int64_t>(m.stream->device().free_memory() / 4);
+  const std::int64_t for_memory = memory / std::max<std::int64_t>(1, gradient_bytes);
+  return std::max<std::int64_t>(1, std::min(for_speed, for_memory));
+}
+
+std::size_t TextClassifier::peak_workspace_bytes() const {
+  std::size_t total = impl_->results.peak_bytes();
+  for (const auto& lane : impl_->lanes) {
+    total += lane->workspace.peak_bytes();
+    for (const Tensor& sum : lane->sums) total += sum.byte_count();
+  }
+  return total;
+}
+
+}  // namespace trib::models

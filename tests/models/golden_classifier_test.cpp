@@ -1,0 +1,94 @@
+// Parity with Hugging Face Transformers and PEFT, through a tiny random model that they wrote and evaluated.
+#include "tests/models/classifier_fixture.h"
+
+namespace trib::models {
+namespace {
+
+constexpr double fp32_tolerance = 1e-5;
+constexpr double bf16_tolerance = 1e-2;
+
+TEST(GoldenClassifier, GivesTheLogitsAndLossOfTransformersWithoutAnAdapter) {
+  const TensorMap expected = read_safetensors(golden_directory() / "expected.safetensors").value().tensors;
+  auto model = load_golden();
+  const auto records = golden_records();
+  EXPECT_LT(relative_error(model->logits(pointers(records)).as<float>(), expected.at("logits").as<float>()),
+            fp32_tolerance);
+  kernels::PerSampleGradients gradients;
+  const double mean_loss =
+      model->per_sample_gradients(pointers(records), gradients) / static_cast<double>(records.size());
+  EXPECT_NEAR(mean_loss, expected.at("loss").as<float>()[0], fp32_tolerance * mean_loss);
+}
+
+TEST(GoldenClassifier, GivesTheLogitsOfPeftWithAnAdapter) {
+  const TensorMap expected = read_safetensors(golden_directory() / "expected_lora.safetensors").value().tensors;
+  auto model = load_golden();
+  model->set_state(golden_adapter_state()).value();
+  const auto records = golden_records();
+  EXPECT_LT(relative_error(model->logits(pointers(records)).as<float>(), expected.at("logits").as<float>()),
+            fp32_tolerance);
+}
+
+TEST(GoldenClassifier, GivesEveryPerSampleGradientOfPeft) {
+  const TensorMap expected = read_safetensors(golden_directory() / "expected_lora.safetensors").value().tensors;
+  auto model = load_golden();
+  model->set_state(golden_adapter_state()).value();
+  const auto records = golden_records();
+  kernels::PerSampleGradients gradients;
+  model->per_sample_gradients(pointers(records), gradients);
+
+  std::size_t compared = 0;
+  for (const kernels::PerSampleGradient& gradient : gradients.tensors) {
+    // "….lora_B" is "….lora_B.default.weight" there, and "classifier.…" is "classifier.modules_to_save.default.…".
+    std::string name = gradient.name;
+    if (name.ends_with(".lora_B")) name += ".default.weight";
+    if (name.starts_with("classifier.")) name.insert(std::string("classifier.").size(), "modules_to_save.default.");
+    const HostTensor& reference = expected.at("per_sample_grad/" + name);
+    const auto size = static_cast<std::size_t>(element_count(gradient.shape));
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      const auto row = reference.as<float>().subspan(i * size, size);
+      EXPECT_LT(relative_error(sample_gradient(model->stream(), gradient, static_cast<std::int64_t>(i)), row),
+                fp32_tolerance)
+          << name << " of sample " << i;
+      ++compared;
+    }
+  }
+  // 2 adapters in each of 3 layers and 4 tensors of the head, for 6 samples.
+  EXPECT_EQ(compared, std::size_t{10 * 6});
+}
+
+TEST(GoldenClassifier, StaysCloseToPeftInBf16) {
+  const TensorMap expected = read_safetensors(golden_directory() / "expected_lora.safetensors").value().tensors;
+  ClassifierConfig config = golden_config();
+  config.precision = Precision::bf16;
+  auto loaded = TextClassifier::load(kernels::cpu_device(), golden_directory(), config);
+  if (!loaded && loaded.error().code == Errc::unsupported) GTEST_SKIP() << loaded.error().message;
+  TextClassifier& model = **loaded;
+  model.set_state(golden_adapter_state()).value();
+  const auto records = golden_records();
+  EXPECT_LT(relative_error(model.logits(pointers(records)).as<float>(), expected.at("logits").as<float>()),
+            bf16_tolerance);
+
+  kernels::PerSampleGradients gradients;
+  model.per_sample_gradients(pointers(records), gradients);
+  // The direction of each gradient, which is what a step follows: its angle to the reference.
+  for (const kernels::PerSampleGradient& gradient : gradients.tensors) {
+    if (!gradient.name.ends_with(".lora_B")) continue;
+    const auto size = static_cast<std::size_t>(element_count(gradient.shape));
+    const HostTensor& reference = expected.at("per_sample_grad/" + gradient.name + ".default.weight");
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      const auto row = reference.as<float>().subspan(i * size, size);
+      const std::vector<float> actual = sample_gradient(model.stream(), gradient, static_cast<std::int64_t>(i));
+      double aa = 0, bb = 0, difference = 0;
+      for (std::size_t j = 0; j < size; ++j) {
+        aa += static_cast<double>(actual[j]) * actual[j];
+        bb += static_cast<double>(row[j]) * row[j];
+        difference += std::pow(static_cast<double>(actual[j]) - row[j], 2);
+      }
+      EXPECT_LT(std::sqrt(difference / bb), 3 * bf16_tolerance) << gradient.name << " of sample " << i;
+      EXPECT_GT(aa, 0.0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace trib::models
