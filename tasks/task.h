@@ -121,7 +121,7 @@ struct PredictRequest {
   std::filesystem::path data;
   std::string format = "auto";  // as in a job's [data] section
   std::string text_column = "text";
-  std::string label_column;  // empty: the table has no labels, or they do not matter
+  std::string label_column = "";  // empty: the table has no labels, or they do not matter
   std::int64_t max_tokens = 128;
   kernels::Device* device = nullptr;
 };

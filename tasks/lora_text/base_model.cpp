@@ -82,7 +82,7 @@ Result<BaseModel> find_base_model(const Config& config, const std::filesystem::p
     differing.push_back(fmt::format("{} has {}", candidate.native(), to_hex(hash)));
   }
   if (!differing.empty()) {
-    return Error{Errc::invalid_argument,
+    return Error{Errc::not_found,
                  fmt::format("base model {} is not the one of the job: the job names SHA-256 {}, but {}; install the "
                              "same files that the aggregator has",
                              base.filename().native(), to_hex(*config.base_sha256), fmt::join(differing, ", "))};

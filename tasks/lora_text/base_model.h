@@ -24,8 +24,8 @@ struct BaseModel {
 
 // The directory called like `config.base` that holds a base model with the hash config.base_sha256 (any hash if the
 // job names none). Tried are, in order: at the aggregator, which gives its `data_directory`, the path itself; then the
-// sub-directory of that name in each model directory. Errc::not_found lists where it looked; Errc::invalid_argument
-// gives both hashes if none of those found is the right one.
+// sub-directory of that name in each model directory. Errc::not_found lists where it looked, and gives both hashes if
+// none of those found is the right one.
 Result<BaseModel> find_base_model(const Config& config, const std::filesystem::path& data_directory,
                                   const std::vector<std::filesystem::path>& model_directories, SharedResources& shared);
 
