@@ -28,7 +28,7 @@ struct OutboxEntry {
   std::int64_t round = 0;
   double weight = 0.0;
   bool is_private = true;
-  TensorMap tensors;
+  TensorMap tensors = {};
 };
 
 // A directory with one safetensors file for each (job, round), written whole, fsynced and renamed, so that a crash at
