@@ -122,8 +122,7 @@ class Daemon final : public SessionHost {
       status_changed_ = true;
       const Error error = co_await connect_once(connection_.server);
       if (stopping_) break;
-      const bool is_refused = error.code == Errc::permission_denied || error.code == Errc::unauthenticated ||
-                              error.code == Errc::already_exists;
+      const bool is_refused = error.code == Errc::permission_denied || error.code == Errc::unauthenticated;
       const Milliseconds pause = is_refused ? backoff_.longest(random_) : backoff_.next(random_);
       connection_.state = "waiting";
       connection_.problem = error.message;

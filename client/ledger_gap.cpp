@@ -2,6 +2,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <vector>
+
 #include "common/hash.h"
 #include "privacy/accountant.h"
 
@@ -51,14 +53,19 @@ Result<std::int64_t> charge_ledger_gap(const Site& site, const privacy::LedgerHe
       "the privacy ledger has {} entries and the aggregator has seen {}: it was restored from an old backup, and the "
       "missing charges are made up for at their worst",
       site.ledger->head().count, known.count);
+  std::vector<privacy::Charge> worst_cases;
   for (const auto& [name, policy] : site.data_sets) {
-    if (!policy.budget) continue;
-    if (const Status charged = site.ledger->charge_gap(missing, costliest_charge(site, name, policy)); !charged) {
-      return charged.error().with_context(
-          "the privacy ledger is behind what the aggregator has seen, and cannot be mended");
-    }
-    spdlog::warn("data set '{}': epsilon {:.4g} of {:.4g} is spent now", name,
-                 site.ledger->epsilon_spent(name, policy.budget->delta), policy.budget->epsilon);
+    if (policy.budget) worst_cases.push_back(costliest_charge(site, name, policy));
+  }
+  if (worst_cases.empty()) return missing;  // nothing private is ever trained here
+  if (const Status charged = site.ledger->charge_gap(missing, worst_cases); !charged) {
+    return charged.error().with_context(
+        "the privacy ledger is behind what the aggregator has seen, and cannot be mended");
+  }
+  for (const privacy::Charge& charge : worst_cases) {
+    const privacy::Budget& budget = *site.data_sets.find(charge.data_set)->second.budget;
+    spdlog::warn("data set '{}': epsilon {:.4g} of {:.4g} is spent now", charge.data_set,
+                 site.ledger->epsilon_spent(charge.data_set, budget.delta), budget.epsilon);
   }
   return missing;
 }

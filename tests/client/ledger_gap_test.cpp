@@ -66,6 +66,17 @@ TEST_F(LedgerGapTest, SpendsTheWholeBudgetWhereTheLedgerIsGone) {
   EXPECT_TRUE(refusal_of().over_budget);
 }
 
+TEST_F(LedgerGapTest, ChargesEveryDataSetSinceTheEntriesMayHaveBeenOfAny) {
+  DataSetPolicy letters = site_.data_sets.at("default");
+  letters.budget->data_set = "letters";
+  site_.data_sets["letters"] = letters;
+  open_stores();
+  charge("a", 1);
+  ASSERT_EQ(charge_ledger_gap(site_, {.count = 3, .hash = {}}).value(), 2);
+  EXPECT_GT(spent(), 0.0);
+  EXPECT_GT(ledger_->epsilon_spent("letters", 1e-5), 8.0) << "nothing tells what its rounds cost";
+}
+
 TEST_F(LedgerGapTest, RefusesToGoOnWhereTheGapCannotBeCharged) {
   charge("a", 1);
   const auto gap = charge_ledger_gap(site_, {.count = std::int64_t{1} << 62, .hash = {}});
