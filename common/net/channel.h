@@ -58,7 +58,8 @@ struct PeerIdentity {
 
 // One connection. receive() by one coroutine at a time; send() from any coroutine of the same executor: frames are
 // queued and written whole, in order. All calls run on executor(), which runs one thing at a time (a strand, or an
-// io_context with one thread). After an error of either direction the channel is of no more use. Errors:
+// io_context with one thread). After an error the channel is of no more use, but that the peer may be told why it was
+// not understood (protocol_error, limit_exceeded): then sending still works. Errors:
 // Errc::protocol_error (bad header, wrong kind), limit_exceeded (names the limit), deadline_exceeded (a timeout,
 // named), unavailable (the peer went away), unauthenticated or permission_denied (the peer refused our certificate, and
 // why), cancelled (close() was called).

@@ -102,11 +102,17 @@ class Connection : public std::enable_shared_from_this<Connection<Stream>> {
 
   asio::awaitable<Result<Frame>> receive() {
     auto self = this->shared_from_this();
+    if (unreadable_) co_return *unreadable_;
     reading_.active = true;
     Result<Frame> frame = co_await receive_frame();
     reading_.active = false;
     if (finishing_) finished_reading_.cancel();
-    if (!frame) fail(frame.error());
+    if (frame) co_return frame;
+    const Errc code = frame.error().code;
+    if (code == Errc::protocol_error || code == Errc::limit_exceeded)
+      unreadable_ = frame.error();  // the peer can still be told why
+    else
+      fail(frame.error());
     co_return frame;
   }
 
@@ -278,6 +284,7 @@ class Connection : public std::enable_shared_from_this<Connection<Stream>> {
   asio::steady_timer finished_reading_;
   std::vector<std::byte> buffer_;
   std::optional<Error> failure_;
+  std::optional<Error> unreadable_;  // what the peer sent makes no sense; nothing after it would
   bool finishing_ = false;
   std::uint64_t payload_sent_ = 0, payload_received_ = 0;
 };

@@ -233,7 +233,8 @@ class TlsServerContextImpl final : public TlsServerContext, public std::enable_s
 
   void set_peer_check(std::function<Status(const PeerIdentity&)> check) override { peer_check_ = std::move(check); }
 
-  asio::awaitable<Result<std::unique_ptr<Channel>>> accept(asio::ip::tcp::socket socket, Limits limits) override {
+  asio::awaitable<Result<std::unique_ptr<Channel>>> accept(asio::ip::tcp::socket socket, Limits limits,
+                                                           LimitsFor limits_for) override {
     auto self = shared_from_this();
     error_code ignored;
     socket.set_option(asio::ip::tcp::no_delay(true), ignored);
@@ -264,6 +265,7 @@ class TlsServerContextImpl final : public TlsServerContext, public std::enable_s
     std::string protocol = negotiated_protocol(stream.native_handle());
     if (protocol.empty())
       co_return Error{Errc::unsupported, "the peer names no protocol (ALPN): it is no client of this federation"};
+    if (limits_for) limits = limits_for(protocol);
     co_return make_tls_channel(std::move(stream), std::move(peer), std::move(protocol), limits);
   }
 

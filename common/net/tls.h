@@ -32,7 +32,10 @@ class TlsServerContext {
   virtual void set_peer_check(std::function<Status(const PeerIdentity&)> check) = 0;
   // Completes a handshake: a channel whose protocol() is one of the three; enrolment has no peer identity. Errors say
   // which side failed and why (no certificate, another CA, expired, revoked, wrong role for the protocol, TLS < 1.3).
-  virtual asio::awaitable<Result<std::unique_ptr<Channel>>> accept(asio::ip::tcp::socket socket, Limits limits) = 0;
+  // `limits_for` a protocol may differ from those of the handshake.
+  using LimitsFor = std::function<Limits(std::string_view protocol)>;
+  virtual asio::awaitable<Result<std::unique_ptr<Channel>>> accept(asio::ip::tcp::socket socket, Limits limits,
+                                                                   LimitsFor limits_for = {}) = 0;
 };
 
 struct ClientCredentials {

@@ -1,5 +1,6 @@
 #include "common/net/channel.h"
 
+#include <boost/asio/read.hpp>
 #include <boost/asio/steady_timer.hpp>
 
 #include "proto/tributary.pb.h"
@@ -106,9 +107,18 @@ TEST(Channel, AnOversizedFrameEndsTheChannelBeforeAnythingIsAllocated) {
   RawPair pair = make_raw_pair(context);
   write_raw(pair, 0xff, 0xff, 0xff, 0xff, 1);
   EXPECT_EQ(run(context, pair.channel->receive()).error().code, Errc::limit_exceeded);
-  // The first failure is what every later call reports.
   EXPECT_EQ(run(context, pair.channel->receive()).error().code, Errc::limit_exceeded);
-  EXPECT_EQ(run(context, pair.channel->send(progress_message(1))).error().code, Errc::limit_exceeded);
+}
+
+TEST(Channel, CanStillTellThePeerWhyItWasNotUnderstood) {
+  asio::io_context context;
+  RawPair pair = make_raw_pair(context);
+  write_raw(pair, 0, 0, 0, 1, 77, 0);
+  EXPECT_EQ(run(context, pair.channel->receive()).error().code, Errc::protocol_error);
+  EXPECT_TRUE(run(context, pair.channel->send(progress_message(1))).ok());
+  std::array<unsigned char, 5> header{};
+  asio::read(pair.raw, asio::buffer(header));
+  EXPECT_EQ(header[4], 1);
 }
 
 TEST(Channel, RefusesToSendAMessageOverTheLimitAndStaysUsable) {
