@@ -39,6 +39,17 @@ dnnl::stream& stream() {
   return stream;
 }
 
+// Memory that oneDNN may use during a product. Its own scratch belongs to the thread that made the primitive, and ours
+// are used by every lane.
+void* scratchpad(std::size_t bytes) {
+  thread_local std::vector<std::byte> memory;
+  constexpr std::size_t alignment = 64;
+  if (memory.size() < bytes + alignment) memory.resize(bytes + alignment);
+  void* pointer = memory.data();
+  std::size_t space = memory.size();
+  return std::align(alignment, bytes, pointer, space);
+}
+
 dnnl::memory::data_type dnnl_type(DType dtype) {
   return dtype == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
 }
@@ -73,6 +84,8 @@ class OnednnMatrix final : public PackedMatrix::Impl {
           {DNNL_ARG_SRC, {product.source, engine(), const_cast<std::byte*>(from)}},
           {DNNL_ARG_WEIGHTS, packed_},
           {DNNL_ARG_DST, {product.destination, engine(), y + first * output_size}}};
+      if (const std::size_t bytes = product.scratchpad.get_size())
+        arguments.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(product.scratchpad, engine(), scratchpad(bytes)));
       if (epilogue == Epilogue::bias)
         arguments.emplace(DNNL_ARG_BIAS, dnnl::memory(product.bias, engine(), const_cast<float*>(bias)));
       product.primitive.execute(stream(), arguments);
@@ -82,7 +95,7 @@ class OnednnMatrix final : public PackedMatrix::Impl {
  private:
   enum class Epilogue { none, bias, accumulate };
   struct Product {
-    dnnl::memory::desc source, bias, destination;
+    dnnl::memory::desc source, bias, destination, scratchpad;
     dnnl::matmul primitive;
   };
 
@@ -94,6 +107,7 @@ class OnednnMatrix final : public PackedMatrix::Impl {
                                           : packed_.get_desc();
     memory::desc destination({rows, output_size}, memory::data_type::f32, memory::format_tag::ab);
     dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     if (epilogue == Epilogue::accumulate) {
       dnnl::post_ops operations;
       operations.append_sum(1.0f);
@@ -115,6 +129,7 @@ class OnednnMatrix final : public PackedMatrix::Impl {
       product = std::make_unique<Product>();
       product->source = chosen.src_desc();
       product->destination = chosen.dst_desc();
+      product->scratchpad = chosen.scratchpad_desc();
       if (epilogue == Epilogue::bias) product->bias = chosen.bias_desc();
       product->primitive = dnnl::matmul(chosen);
     }
