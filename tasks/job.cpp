@@ -10,7 +10,6 @@ namespace trib::tasks {
 namespace {
 
 constexpr std::string_view orders[] = {"balanced", "uniform"};
-constexpr std::string_view clipping_rules[] = {"flat", "automatic"};
 
 // A job's name becomes part of its id and of file names.
 bool is_job_name(std::string_view name) {
@@ -66,8 +65,6 @@ PrivacySpec read_privacy(ConfigReader& config, std::int64_t rounds) {
       config.number("privacy.delta", {.minimum = 0.0, .maximum = 1e-2, .exclude_minimum = true}, privacy.delta);
   privacy.clip_norm =
       config.number("privacy.clip_norm", {.minimum = 0.0, .maximum = 1e6, .exclude_minimum = true}, privacy.clip_norm);
-  const std::string clipping = config.choice("privacy.clipping", clipping_rules, "flat");
-  privacy.clipping = clipping == "automatic" ? kernels::ClippingRule::automatic : kernels::ClippingRule::flat;
   privacy.rounds_per_client =
       config.integer("privacy.rounds_per_client", {.minimum = 0, .maximum = 1'000'000}, privacy.rounds_per_client);
   if (privacy.rounds_per_client > rounds) {

@@ -7,7 +7,6 @@
 
 #include "common/config.h"
 #include "common/result.h"
-#include "kernels/per_sample.h"
 
 namespace trib::tasks {
 
@@ -36,7 +35,6 @@ struct PrivacySpec {
   double epsilon = 8.0;  // each site's cost of the whole job, at most
   double delta = 1e-5;
   double clip_norm = 1.0;
-  kernels::ClippingRule clipping = kernels::ClippingRule::flat;
   std::int64_t rounds_per_client =
       0;  // how many rounds a site may take part in: sigma is calibrated for it; 0: all of them
 };

@@ -40,14 +40,6 @@ Result<std::shared_ptr<SharedModel>> load(const BaseModel& base, const models::C
   TRIB_ASSIGN(models::Tokenizer tokenizer, models::Tokenizer::load(base.directory));
   model->tokenizer = std::make_unique<models::Tokenizer>(std::move(tokenizer));
   model->adapters = {.layers = model->classifier->adapted_layers(), .rank = config.adapter.rank};
-  for (const models::TextClassifier::AdaptedLayer& layer : model->adapters.layers) {
-    if (config.adapter.rank > std::min(layer.in_features, layer.out_features)) {
-      return Error{
-          Errc::invalid_argument,
-          fmt::format("adapter.rank = {} is larger than layer {} of {}, which is {} by {}; lower the rank",
-                      config.adapter.rank, layer.name, base.directory.native(), layer.out_features, layer.in_features)};
-    }
-  }
 
   const std::vector<std::string>& names = model->classifier->parameter_names();
   for (std::size_t i = 0; i < names.size(); ++i) {
