@@ -182,7 +182,7 @@ Result<std::string> Admin::revoke(const tributary::proto::RevokeSite& request) {
   const std::string reason =
       "the operator revoked this site" + (request.reason().empty() ? std::string() : ": " + request.reason());
   const bool was_connected = sessions_.end(request.site(), Errc::permission_denied, reason);
-  services_.coordinator->client_revoked(request.site(), reason);
+  services_.coordinator->client_revoked(request.site(), request.reason());
   spdlog::warn("'{}' is revoked{}: {}", request.site(), was_connected ? ", its session has ended" : "",
                request.reason().empty() ? "no reason given" : request.reason());
   return json::serialize(json::object{{"site", request.site()}, {"revoked", true}, {"session_ended", was_connected}});
@@ -191,7 +191,6 @@ Result<std::string> Admin::revoke(const tributary::proto::RevokeSite& request) {
 Result<std::string> Admin::submit(const tributary::proto::SubmitJob& request) {
   if (sessions_.is_draining()) return Error{Errc::unavailable, "the aggregator is shutting down"};
   TRIB_ASSIGN(const std::string id, services_.coordinator->submit_job(request.job_file(), request.job_file_name()));
-  spdlog::info("job {} submitted ({})", id, request.job_file_name());
   return json::serialize(json::object{{"id", id}});
 }
 

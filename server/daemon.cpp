@@ -94,7 +94,7 @@ struct Daemon::Impl {
         limiter(config.connections_per_minute),
         enrolment_limiter(config.enrolments_per_minute) {}
 
-  Status open();
+  Status open(CoordinatorOptions options);
   Status listen();
   asio::awaitable<void> accept_sites();
   asio::awaitable<void> accept_operators();
@@ -129,7 +129,7 @@ struct Daemon::Impl {
   std::size_t handshakes = 0;
 };
 
-Status Daemon::Impl::open() {
+Status Daemon::Impl::open(CoordinatorOptions options) {
   const Clock& clock = system_clock();
   TRIB_ASSIGN(lock, FileLock::acquire(directory.lock()));
   for (const auto& folder : {directory.store().parent_path(), directory.states()})
@@ -150,8 +150,8 @@ Status Daemon::Impl::open() {
   task_context.data_directory = config.data;
   task_context.shared = std::make_shared<tasks::SharedResources>();
   workers = std::make_unique<WorkerPool>(static_cast<std::size_t>(config.workers), context);
-  coordinator =
-      std::make_unique<Coordinator>(*store, *state_files, std::move(task_context), clock, random, sessions, *workers);
+  coordinator = std::make_unique<Coordinator>(*store, *state_files, std::move(task_context), clock, random, sessions,
+                                              *workers, std::move(options));
   return {};
 }
 
@@ -321,9 +321,10 @@ Daemon::~Daemon() {
   if (impl_->operators) std::filesystem::remove(impl_->directory.admin_socket(), ignored);
 }
 
-Result<std::unique_ptr<Daemon>> Daemon::start(const ServerDirectory& directory, const ServerConfig& config) {
+Result<std::unique_ptr<Daemon>> Daemon::start(const ServerDirectory& directory, const ServerConfig& config,
+                                              CoordinatorOptions options) {
   auto impl = std::make_unique<Impl>(directory, config);
-  TRIB_TRY(impl->open());
+  TRIB_TRY(impl->open(std::move(options)));
   TRIB_TRY(impl->listen());
   return std::unique_ptr<Daemon>(new Daemon(std::move(impl)));
 }

@@ -9,6 +9,7 @@
 
 #include "common/result.h"
 #include "server/config.h"
+#include "server/coordinator.h"
 
 namespace trib::server {
 
@@ -16,7 +17,8 @@ class Daemon {
  public:
   // Takes the directory's lock, opens what is in it, listens, and takes up the jobs that were running. Errors say what
   // is missing or taken; Errc::unavailable if another trib-server runs with this directory.
-  static Result<std::unique_ptr<Daemon>> start(const ServerDirectory& directory, const ServerConfig& config);
+  static Result<std::unique_ptr<Daemon>> start(const ServerDirectory& directory, const ServerConfig& config,
+                                               CoordinatorOptions options = {});
   ~Daemon();
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
