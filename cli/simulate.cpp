@@ -9,6 +9,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -124,17 +125,15 @@ class SimulatedSites {
     return names;
   }
 
+  // Every site says yes, and looks at the job when it is first asked to train: a refusal comes then, as a final
+  // decline. With many sites and few of them in a round, most never have to.
   Status answer_offer(const std::string& name, std::shared_ptr<const server::JobOffer> offer,
                       server::Coordinator& coordinator) {
     if (offer_ == nullptr) {
       TRIB_ASSIGN(spec_, tasks::read_job_text(offer->job_file, options_.job_file.string()));
       offer_ = std::move(offer);
     }
-    TRIB_ASSIGN(const Opened opened, open(name));
-    const bool accepted = opened.refusal.reason.empty();
-    if (accepted) coordinator.account_bytes(name, offer_->job_id, 0, offer_->constants->byte_count(), 0);
-    return coordinator.job_reply(name, offer_->job_id, accepted, describe(opened.refusal),
-                                 data_[indices_.at(name)].records);
+    return coordinator.job_reply(name, offer_->job_id, true, "", data_[indices_.at(name)].records);
   }
 
   // Trains one site's part of a round and hands it in.
@@ -154,6 +153,7 @@ class SimulatedSites {
     if (opened.site == nullptr)
       return coordinator.round_reply(name, job, round,
                                      {false, describe(opened.refusal), opened.refusal.over_budget, true});
+    if (has_constants_.insert(name).second) coordinator.account_bytes(name, job, 0, offer_->constants->byte_count(), 0);
     client::JobRunner& runner = *opened.site->runner;
     SiteProgress progress(options_, shown_);
     client::RoundOutcome outcome = runner.run_round(round, broadcast, progress);
@@ -214,7 +214,7 @@ class SimulatedSites {
     if (acceptance.runner == nullptr) return Opened{nullptr, std::move(acceptance.refusal)};
     site->runner = std::move(acceptance.runner);
     if (has_constants) TRIB_TRY(site->runner->set_constants(*offer_->constants));
-    constexpr std::size_t most_open = 16;
+    constexpr std::size_t most_open = 64;
     if (open_.size() == most_open) open_.pop_back();
     open_.emplace_front(name, std::move(site));
     return Opened{open_.front().second.get(), {}};
@@ -227,7 +227,8 @@ class SimulatedSites {
   std::vector<tasks::TaskDefinition::SiteData> data_;
   std::map<std::string, std::size_t> indices_;
   std::shared_ptr<const server::JobOffer> offer_;
-  tasks::JobSpec spec_;                                                // of the offer
+  tasks::JobSpec spec_;                  // of the offer
+  std::set<std::string> has_constants_;  // sites that have fetched them, and would keep them
   std::list<std::pair<std::string, std::unique_ptr<OpenSite>>> open_;  // the last used first
   std::int64_t round_in_progress_ = 0;
   SimulationProgress shown_;
