@@ -28,7 +28,9 @@ struct WaitReport {
 struct ClientReport {
   std::string name;
   bool connected = false;
-  std::string status;  // "training", "contributed", "waiting", "not connected", "refused", "dropped", "offered"
+  // "offered", "refused" or "dropped"; of the open round "chosen", "accepted", "declined" or "contributed"; "waiting"
+  // for a round; empty once the job has ended.
+  std::string status;
   std::string reason;  // why it refused or was dropped, or declined this round
   std::int64_t declared_records = 0;
   std::int64_t participations = 0;
@@ -65,10 +67,10 @@ struct Spread {
 std::optional<Spread> spread_of_last(const std::vector<double>& values, std::size_t count);
 
 // The document. Keys: id, name, task, state, reason, waiting {reason, sites, since, until}, round, attempt,
-// rounds_done, rounds_total, evaluations [{round, metrics…}], result {accuracy, accuracy_average,
-// accuracy_mean_last_10, accuracy_std_last_10, evaluated}, clients […], rounds [{round, contributions, attempt,
-// seconds, bytes_down, bytes_up}], bytes_down, bytes_up, seconds, private, noise_seeded, privacy ("private" or why
-// not), epsilon, delta, submitted, ended.
+// rounds_done, rounds_total, evaluations [{round, metrics {…}}], result {the last metrics, accuracy_mean_last_10,
+// accuracy_std_last_10, evaluated}, clients […], rounds [{round, committed, attempt, contributions, weight, seconds,
+// bytes_down, bytes_up}], bytes_down, bytes_up, seconds, private, noise_seeded, privacy ("private" or why not),
+// epsilon, delta, submitted, ended. Numbers that are not finite are null.
 std::string to_json(const JobReport& report);
 // The short form, an element of `trib job list`.
 std::string to_summary_json(const JobReport& report);
