@@ -1,6 +1,11 @@
 #include "kernels/cpu/packed_matrix.h"
 
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <memory>
 #include <mutex>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
@@ -54,58 +59,55 @@ dnnl::memory::data_type dnnl_type(DType dtype) {
   return dtype == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
 }
 
-// A product with a fixed number of rows. oneDNN makes code for each shape (about 0.2 ms), and batches without padding
-// have every length, so products run in blocks of `row_block` rows and a rest: at most `row_block` shapes a matrix.
-constexpr std::int64_t row_block = 64;
+enum class Epilogue { none, bias, accumulate };
 
-class OnednnMatrix final : public PackedMatrix::Impl {
+// oneDNN makes code for every shape (about 0.2 ms each), and batches without padding have every length. So a product
+// runs as a sequence of these row counts, the largest first: few shapes, shared by all matrices of one size.
+constexpr std::int64_t row_blocks[] = {128, 64, 32, 16, 8, 4, 2, 1};
+
+// The products with matrices of one size and type.
+class ProductShape {
  public:
-  OnednnMatrix(const float* weights, std::int64_t k, std::int64_t n, bool transposed, DType type) {
-    input_size = k;
-    output_size = n;
-    compute = type;
-    hold_openmp_to_one_thread();
-    packed_ =
-        dnnl::memory(description(row_block, Epilogue::none, dnnl::memory::format_tag::any).weights_desc(), engine());
-    dnnl::memory::desc plain({k, n}, dnnl::memory::data_type::f32,
-                             transposed ? dnnl::memory::format_tag::ba : dnnl::memory::format_tag::ab);
-    dnnl::memory source(plain, engine(), const_cast<float*>(weights));
-    dnnl::reorder(source, packed_).execute(stream(), source, packed_);
-    stream().wait();
+  static std::shared_ptr<ProductShape> of(std::int64_t input_size, std::int64_t output_size, DType compute) {
+    static std::mutex mutex;
+    static std::map<std::tuple<std::int64_t, std::int64_t, DType>, std::shared_ptr<ProductShape>> shapes;
+    std::scoped_lock lock(mutex);
+    std::shared_ptr<ProductShape>& shape = shapes[{input_size, output_size, compute}];
+    if (!shape) shape = std::make_shared<ProductShape>(input_size, output_size, compute);
+    return shape;
   }
 
-  void multiply(const void* x, const float* bias, bool accumulate, float* y, std::int64_t rows) const override {
-    const Epilogue epilogue = accumulate ? Epilogue::accumulate : bias ? Epilogue::bias : Epilogue::none;
-    const std::size_t x_row = static_cast<std::size_t>(input_size) * size_of(compute);
-    for (std::int64_t first = 0; first < rows; first += row_block) {
-      const Product& product = product_for(std::min(row_block, rows - first), epilogue);
-      const std::byte* from = static_cast<const std::byte*>(x) + static_cast<std::size_t>(first) * x_row;
-      std::unordered_map<int, dnnl::memory> arguments = {
-          {DNNL_ARG_SRC, {product.source, engine(), const_cast<std::byte*>(from)}},
-          {DNNL_ARG_WEIGHTS, packed_},
-          {DNNL_ARG_DST, {product.destination, engine(), y + first * output_size}}};
-      if (const std::size_t bytes = product.scratchpad.get_size())
-        arguments.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(product.scratchpad, engine(), scratchpad(bytes)));
-      if (epilogue == Epilogue::bias)
-        arguments.emplace(DNNL_ARG_BIAS, dnnl::memory(product.bias, engine(), const_cast<float*>(bias)));
-      product.primitive.execute(stream(), arguments);
-    }
+  ProductShape(std::int64_t input_size, std::int64_t output_size, DType compute)
+      : input_size_(input_size), output_size_(output_size), compute_(compute) {
+    using dnnl::memory;
+    const memory::desc any({input_size, output_size}, dnnl_type(compute), memory::format_tag::any);
+    weights_ = description(row_blocks[0], Epilogue::none, any).weights_desc();
   }
 
- private:
-  enum class Epilogue { none, bias, accumulate };
+  // The blocked form that the products want their weights in.
+  const dnnl::memory::desc& weights() const { return weights_; }
+
   struct Product {
     dnnl::memory::desc source, bias, destination, scratchpad;
     dnnl::matmul primitive;
   };
+  const Product& product(std::size_t block, Epilogue epilogue) {
+    std::scoped_lock lock(mutex_);
+    std::unique_ptr<Product>& product = products_[static_cast<std::size_t>(epilogue)][block];
+    if (!product) {
+      const auto chosen = description(row_blocks[block], epilogue, weights_);
+      product = std::make_unique<Product>(Product{chosen.src_desc(), chosen.bias_desc(), chosen.dst_desc(),
+                                                  chosen.scratchpad_desc(), dnnl::matmul(chosen)});
+    }
+    return *product;
+  }
 
+ private:
   dnnl::matmul::primitive_desc description(std::int64_t rows, Epilogue epilogue,
-                                           std::optional<dnnl::memory::format_tag> weights_format) const {
+                                           const dnnl::memory::desc& weights) const {
     using dnnl::memory;
-    memory::desc source({rows, input_size}, dnnl_type(compute), memory::format_tag::ab);
-    memory::desc weights = weights_format ? memory::desc({input_size, output_size}, dnnl_type(compute), *weights_format)
-                                          : packed_.get_desc();
-    memory::desc destination({rows, output_size}, memory::data_type::f32, memory::format_tag::ab);
+    const memory::desc source({rows, input_size_}, dnnl_type(compute_), memory::format_tag::ab);
+    const memory::desc destination({rows, output_size_}, memory::data_type::f32, memory::format_tag::ab);
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     if (epilogue == Epilogue::accumulate) {
@@ -114,31 +116,59 @@ class OnednnMatrix final : public PackedMatrix::Impl {
       attributes.set_post_ops(operations);
     }
     if (epilogue == Epilogue::bias) {
-      memory::desc bias({1, output_size}, memory::data_type::f32, memory::format_tag::ab);
+      const memory::desc bias({1, output_size_}, memory::data_type::f32, memory::format_tag::ab);
       return {dnnl::matmul::desc(source, weights, bias, destination), attributes, engine()};
     }
     return {dnnl::matmul::desc(source, weights, destination), attributes, engine()};
   }
 
-  const Product& product_for(std::int64_t rows, Epilogue epilogue) const {
-    std::scoped_lock lock(mutex_);
-    std::unique_ptr<Product>& product =
-        products_[static_cast<std::size_t>(epilogue)][static_cast<std::size_t>(rows - 1)];
-    if (!product) {
-      auto chosen = description(rows, epilogue, std::nullopt);
-      product = std::make_unique<Product>();
-      product->source = chosen.src_desc();
-      product->destination = chosen.dst_desc();
-      product->scratchpad = chosen.scratchpad_desc();
-      if (epilogue == Epilogue::bias) product->bias = chosen.bias_desc();
-      product->primitive = dnnl::matmul(chosen);
-    }
-    return *product;
+  std::int64_t input_size_, output_size_;
+  DType compute_;
+  dnnl::memory::desc weights_;
+  std::mutex mutex_;
+  std::unique_ptr<Product> products_[3][std::size(row_blocks)];
+};
+
+class OnednnMatrix final : public PackedMatrix::Impl {
+ public:
+  OnednnMatrix(const float* weights, std::int64_t k, std::int64_t n, bool transposed, DType type) {
+    input_size = k;
+    output_size = n;
+    compute = type;
+    hold_openmp_to_one_thread();
+    shape_ = ProductShape::of(k, n, type);
+    packed_ = dnnl::memory(shape_->weights(), engine());
+    const dnnl::memory::desc plain({k, n}, dnnl::memory::data_type::f32,
+                                   transposed ? dnnl::memory::format_tag::ba : dnnl::memory::format_tag::ab);
+    dnnl::memory source(plain, engine(), const_cast<float*>(weights));
+    dnnl::reorder(source, packed_).execute(stream(), source, packed_);
+    stream().wait();
   }
 
+  void multiply(const void* x, const float* bias, bool accumulate, float* y, std::int64_t rows) const override {
+    hold_openmp_to_one_thread();
+    const Epilogue epilogue = accumulate ? Epilogue::accumulate : bias ? Epilogue::bias : Epilogue::none;
+    const std::size_t x_row = static_cast<std::size_t>(input_size) * size_of(compute);
+    std::int64_t row = 0;
+    for (std::size_t block = 0; block < std::size(row_blocks); ++block)
+      for (; rows - row >= row_blocks[block]; row += row_blocks[block]) {
+        const ProductShape::Product& product = shape_->product(block, epilogue);
+        const std::byte* from = static_cast<const std::byte*>(x) + static_cast<std::size_t>(row) * x_row;
+        std::unordered_map<int, dnnl::memory> arguments = {
+            {DNNL_ARG_SRC, {product.source, engine(), const_cast<std::byte*>(from)}},
+            {DNNL_ARG_WEIGHTS, packed_},
+            {DNNL_ARG_DST, {product.destination, engine(), y + row * output_size}}};
+        if (const std::size_t bytes = product.scratchpad.get_size())
+          arguments.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(product.scratchpad, engine(), scratchpad(bytes)));
+        if (epilogue == Epilogue::bias)
+          arguments.emplace(DNNL_ARG_BIAS, dnnl::memory(product.bias, engine(), const_cast<float*>(bias)));
+        product.primitive.execute(stream(), arguments);
+      }
+  }
+
+ private:
+  std::shared_ptr<ProductShape> shape_;
   dnnl::memory packed_;
-  mutable std::mutex mutex_;
-  mutable std::unique_ptr<Product> products_[3][row_block];
 };
 
 }  // namespace

@@ -19,12 +19,22 @@ int64_t attention_scratch(int64_t key_count, int64_t head_size) {
          + query_block * head_size;   // output before it is narrowed
 }
 
-// to (head_size, columns) = fromᵀ, zero beyond `count`.
+// to (head_size, columns) = fromᵀ, zero beyond `count`; columns is a multiple of 16.
 void transpose(const float* from, int64_t stride, int64_t count, int64_t head_size, float* to, int64_t columns) {
-  for (int64_t j = 0; j < count; ++j)
-    for (int64_t d = 0; d < head_size; ++d) to[d * columns + j] = from[j * stride + d];
-  for (int64_t d = 0; d < head_size; ++d)
-    for (int64_t j = count; j < columns; ++j) to[d * columns + j] = 0;
+  for (int64_t j = 0; j < columns; j += width) {
+    int64_t d = 0;
+    for (; d + width <= head_size; d += width) {
+      Floats square[width];
+#pragma GCC unroll 16
+      for (int row = 0; row < width; ++row)
+        square[row] = j + row < count ? load(from + (j + row) * stride + d) : Floats{};
+      transpose_square(square);
+#pragma GCC unroll 16
+      for (int row = 0; row < width; ++row) store(to + (d + row) * columns + j, square[row]);
+    }
+    for (; d < head_size; ++d)
+      for (int64_t row = j; row < j + width; ++row) to[d * columns + row] = row < count ? from[row * stride + d] : 0.0f;
+  }
 }
 
 // Replaces scores s (already scaled) by softmax(s); returns log Σ exp s.

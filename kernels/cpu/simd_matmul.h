@@ -39,20 +39,30 @@ TRIB_INLINE void product_panel(T alpha, const T* a, int64_t row_step, int64_t co
   for (; i + tile_rows <= m; i += tile_rows)
     product_tile<T, tile_rows, vectors, lanes>(alpha, a + i * row_step, row_step, column_step, b, ldb, c + i * ldc, ldc,
                                                k, accumulate);
-  if (tile_rows > 4 && i + 4 <= m) {
-    product_tile<T, 4, vectors, lanes>(alpha, a + i * row_step, row_step, column_step, b, ldb, c + i * ldc, ldc, k,
-                                       accumulate);
-    i += 4;
+    // Records are short, so the rows that are left over get a tile of their own height.
+#define TRIB_REST(rows)                                                                                               \
+  case rows:                                                                                                          \
+    return product_tile<T, rows, vectors, lanes>(alpha, a + i * row_step, row_step, column_step, b, ldb, c + i * ldc, \
+                                                 ldc, k, accumulate);
+  switch (m - i) {
+    TRIB_REST(1)
+    TRIB_REST(2)
+    TRIB_REST(3)
+    TRIB_REST(4)
+    TRIB_REST(5)
+    TRIB_REST(6)
+    TRIB_REST(7)
+    default:
+      return;
   }
-  for (; i < m; ++i)
-    product_tile<T, 1, vectors, lanes>(alpha, a + i * row_step, row_step, column_step, b, ldb, c + i * ldc, ldc, k,
-                                       accumulate);
+#undef TRIB_REST
 }
 
 // c (m, n) = alpha·a·b, or +=, over column panels of falling width.
 template <typename T>
-TRIB_INLINE void product(T alpha, const T* a, int64_t row_step, int64_t column_step, const T* b, int64_t ldb, T* c,
-                         int64_t ldc, int64_t m, int64_t n, int64_t k, bool accumulate) {
+static __attribute__((noinline)) void product(T alpha, const T* a, int64_t row_step, int64_t column_step, const T* b,
+                                              int64_t ldb, T* c, int64_t ldc, int64_t m, int64_t n, int64_t k,
+                                              bool accumulate) {
   constexpr int lanes = width * static_cast<int>(sizeof(float)) / static_cast<int>(sizeof(T));
   int64_t j = 0;
   for (; j + 2 * lanes <= n; j += 2 * lanes)

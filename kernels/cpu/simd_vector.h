@@ -72,15 +72,56 @@ TRIB_INLINE void store_some(float* p, Floats v, int64_t count) {
   memcpy(p, &v, static_cast<size_t>(count) * sizeof(float));
 }
 
+// The vector with its halves exchanged by powers of two, so that a reduction takes log2(width) steps.
+template <int distance>
+TRIB_INLINE Floats exchange(Floats v) {
+#if defined(__AVX512F__)
+  return __builtin_shuffle(v, Ints{0 ^ distance, 1 ^ distance, 2 ^ distance, 3 ^ distance, 4 ^ distance, 5 ^ distance,
+                                   6 ^ distance, 7 ^ distance, 8 ^ distance, 9 ^ distance, 10 ^ distance, 11 ^ distance,
+                                   12 ^ distance, 13 ^ distance, 14 ^ distance, 15 ^ distance});
+#elif defined(__AVX2__)
+  return __builtin_shuffle(v, Ints{0 ^ distance, 1 ^ distance, 2 ^ distance, 3 ^ distance, 4 ^ distance, 5 ^ distance,
+                                   6 ^ distance, 7 ^ distance});
+#else
+  return __builtin_shuffle(v, Ints{0 ^ distance, 1 ^ distance, 2 ^ distance, 3 ^ distance});
+#endif
+}
+template <typename Combine>
+TRIB_INLINE float reduce(Floats v, Combine combine) {
+  if constexpr (width > 8) v = combine(v, exchange<8 % width>(v));
+  if constexpr (width > 4) v = combine(v, exchange<4 % width>(v));
+  v = combine(v, exchange<2>(v));
+  v = combine(v, exchange<1>(v));
+  return v[0];
+}
 TRIB_INLINE float sum(Floats v) {
-  float total = 0;
-  for (int i = 0; i < width; ++i) total += v[i];
-  return total;
+  return reduce(v, [](Floats a, Floats b) { return a + b; });
 }
 TRIB_INLINE float maximum(Floats v) {
-  float most = v[0];
-  for (int i = 1; i < width; ++i) most = v[i] > most ? v[i] : most;
-  return most;
+  return reduce(v, [](Floats a, Floats b) { return select(a > b, a, b); });
+}
+
+// Replaces the square r[0 … width) by its transpose: log2(width) perfect shuffles of the rows.
+TRIB_INLINE void transpose_square(Floats r[width]) {
+  for (int stage = 1; stage < width; stage *= 2) {
+    Floats shuffled[width];
+#pragma GCC unroll 16
+    for (int i = 0; i < width / 2; ++i) {
+      Floats a = r[i], b = r[i + width / 2];
+#if defined(__AVX512F__)
+      shuffled[2 * i] = __builtin_shuffle(a, b, Ints{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23});
+      shuffled[2 * i + 1] = __builtin_shuffle(a, b, Ints{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
+#elif defined(__AVX2__)
+      shuffled[2 * i] = __builtin_shuffle(a, b, Ints{0, 8, 1, 9, 2, 10, 3, 11});
+      shuffled[2 * i + 1] = __builtin_shuffle(a, b, Ints{4, 12, 5, 13, 6, 14, 7, 15});
+#else
+      shuffled[2 * i] = __builtin_shuffle(a, b, Ints{0, 4, 1, 5});
+      shuffled[2 * i + 1] = __builtin_shuffle(a, b, Ints{2, 6, 3, 7});
+#endif
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < width; ++i) r[i] = shuffled[i];
+  }
 }
 
 // Round to nearest even; a NaN stays one.
