@@ -19,18 +19,20 @@ std::string metric_text(const json::object& metrics, std::string_view key) {
   return std::isnan(value) ? "-" : format_percent(value);
 }
 
-std::string client_line(const json::object& client, std::size_t name_width) {
+std::string client_line(const json::object& client, std::size_t name_width, bool is_private) {
   std::string line = "  " + pad(text_of(client, "name"), name_width);
   const std::int64_t steps = integer_of(client, "steps"), step = integer_of(client, "step");
   line += "  round " + pad(std::to_string(integer_of(client, "round")), 4) + " " +
           bar(steps > 0 ? static_cast<double>(step) / static_cast<double>(steps) : 0.0, 12) + " " +
           pad(std::to_string(step) + "/" + std::to_string(steps), 7);
   const double spent = number_of(client, "epsilon_spent"), budget = number_of(client, "epsilon_budget");
-  if (!std::isnan(spent) && budget > 0.0) {
+  if (!is_private) {
+    line += " " + pad("not private", 28);
+  } else if (!std::isnan(spent) && budget > 0.0) {
     line +=
         " eps " + pad(format_fixed(spent, 2) + " of " + format_fixed(budget, 2), 13) + " " + bar(spent / budget, 10);
   } else {
-    line += " " + pad("not private", 28);
+    line += " " + pad("eps -", 28);  // the site has not said yet
   }
   line += "  " + pad(format_bytes(number_of(client, "bytes_down") + number_of(client, "bytes_up")), 9) + " " +
           text_of(client, "status");
@@ -73,12 +75,13 @@ std::vector<std::string> job_lines(const json::value& value) {
   if (const json::value* waiting = report.if_contains("waiting"); waiting && waiting->is_object()) {
     lines.push_back("  waiting: " + text_of(waiting->as_object(), "reason"));
   }
+  const bool is_private = !std::isnan(number_of(report, "epsilon"));
   const json::array& clients = report.at("clients").as_array();
   std::size_t name_width = 4;
   for (const auto& client : clients) name_width = std::max(name_width, text_of(client.as_object(), "name").size());
   constexpr std::size_t most = 12;
   for (std::size_t i = 0; i < clients.size() && i < most; ++i)
-    lines.push_back(client_line(clients[i].as_object(), name_width));
+    lines.push_back(client_line(clients[i].as_object(), name_width, is_private));
   if (clients.size() > most) lines.push_back("  and " + std::to_string(clients.size() - most) + " more");
   return lines;
 }

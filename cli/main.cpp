@@ -1,6 +1,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <string_view>
 
 #include "cli/commands.h"
 #include "cli/version.h"
@@ -23,6 +24,19 @@ constexpr const char* footer =
     "4 refused (budget, policy, rights), 130 interrupted. `--json` prints one JSON object on standard output;\n"
     "messages for people go to standard error.";
 
+// The words of a command that does not exist, and those there are: the parser only says that one is required.
+int exit_without_command(const CLI::App& app) {
+  const CLI::App* group = &app;
+  while (!group->get_subcommands().empty()) group = group->get_subcommands().front();
+  const std::vector<std::string> rest = group->remaining();
+  std::string names;
+  for (const CLI::App* child : group->get_subcommands([](const CLI::App*) { return true; }))
+    names += (names.empty() ? "" : ", ") + child->get_name();
+  const std::string problem = rest.empty() ? "a command is missing" : "there is no command \"" + rest.front() + "\"";
+  std::fprintf(stderr, "trib: %s; the commands are: %s\n", problem.c_str(), names.c_str());
+  return trib::cli::exit_usage;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -43,6 +57,10 @@ int main(int argc, char** argv) {
     trib::cli::add_model_commands(app, exit);
     trib::cli::add_completion_command(app);
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& error) {
+    if (std::string_view(error.what()) == CLI::RequiredError::Subcommand(1).what()) return exit_without_command(app);
+    app.exit(error);
+    return trib::cli::exit_usage;
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? trib::cli::exit_ok : trib::cli::exit_usage;

@@ -113,7 +113,8 @@ std::string bar(double fraction, int width) {
 std::string format_bytes(double bytes) {
   const char* units[] = {"B", "kB", "MB", "GB", "TB"};
   std::size_t unit = 0;
-  while (bytes >= 1000.0 && unit + 1 < std::size(units)) {
+  // 999.95 and more is printed as 1000.0.
+  while (bytes >= (unit == 0 ? 1000.0 : 999.95) && unit + 1 < std::size(units)) {
     bytes /= 1000.0;
     ++unit;
   }
@@ -121,7 +122,7 @@ std::string format_bytes(double bytes) {
 }
 
 std::string format_duration(double seconds) {
-  if (seconds < 60.0) return format("%.1f s", seconds);
+  if (seconds < 59.95) return format("%.1f s", seconds);  // 59.95 and more is printed as 60.0
   const auto total = static_cast<long>(std::lround(seconds));
   char buffer[64];
   if (total < 3600) {

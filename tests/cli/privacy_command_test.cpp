@@ -1,0 +1,180 @@
+// `trib privacy` on job files, on a ledger that was really charged, and on one that was tampered with.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "privacy/accountant.h"
+#include "privacy/ledger.h"
+#include "tests/cli/trib_process.h"
+
+namespace trib::cli {
+namespace {
+
+namespace json = boost::json;
+using testing::AllOf;
+using testing::HasSubstr;
+
+std::string job_with_rounds(int rounds) {
+  std::string text = small_job();
+  text.replace(text.find("rounds = 1\n"), 11, "rounds = " + std::to_string(rounds) + "\n");
+  return text;
+}
+
+class PrivacyPlan : public testing::Test {
+ protected:
+  ProgramResult plan(std::vector<std::string> more) {
+    write_text(directory_ / "job.toml", job_with_rounds(12));
+    more.insert(more.begin(), {"privacy", "plan", "job.toml"});
+    return run_trib(more, directory_.path());
+  }
+  test::TemporaryDirectory directory_;
+};
+
+TEST_F(PrivacyPlan, IsOneJsonObjectWhoseLastEpsilonIsAtMostTheTarget) {
+  const ProgramResult result = plan({"--records", "2000", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::object document = one_json_object(result.out);
+  EXPECT_EQ(document.at("target_epsilon").to_number<double>(), 6.0);
+  EXPECT_EQ(document.at("sample_rate").to_number<double>(), 64.0 / 2000.0);
+  const json::array& after = document.at("epsilon_after_round").as_array();
+  ASSERT_EQ(after.size(), 12u);
+  for (std::size_t round = 1; round < after.size(); ++round)
+    EXPECT_GT(after[round].to_number<double>(), after[round - 1].to_number<double>());
+  EXPECT_LE(after.back().to_number<double>(), 6.0);
+  EXPECT_GT(after.back().to_number<double>(), 5.9) << "noise beyond what the target asks for costs accuracy";
+}
+
+TEST_F(PrivacyPlan, GivesASmallerSiteMoreNoise) {
+  const auto noise = [&](const char* records) {
+    const ProgramResult result = plan({"--records", records, "--json"});
+    return one_json_object(result.out).at("noise_multiplier").to_number<double>();
+  };
+  EXPECT_GT(noise("500"), noise("5000"));
+}
+
+TEST_F(PrivacyPlan, IsATableForPeople) {
+  const ProgramResult result = plan({"--records", "2000"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("noise multiplier"), HasSubstr("epsilon 6.00 at delta 1e-05"),
+                                HasSubstr("12 rounds of 1 steps")));
+}
+
+TEST_F(PrivacyPlan, RefusesARecordCountThatIsNotPositiveInOneReadableLine) {
+  const ProgramResult result = plan({"--records", "0"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("--records"), HasSubstr("at least 1")));
+  EXPECT_LT(result.err.size(), 200u);
+}
+
+TEST_F(PrivacyPlan, RefusesADeltaOfOneRecordOrMore) {
+  const ProgramResult result = plan({"--records", "200000"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("delta"), HasSubstr("1/200000")));
+}
+
+TEST_F(PrivacyPlan, HasNothingToSayAboutAJobWithoutPrivacy) {
+  const ProgramResult result = plan({"--records", "2000", "--set", "privacy.enabled=false"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("privacy.enabled = false"));
+}
+
+// A site's directory whose ledger has been charged three rounds of one data set and one of another.
+class PrivacyReport : public testing::Test {
+ protected:
+  void SetUp() override {
+    const auto ledger =
+        privacy::Ledger::open(path_, {{"default", 8.0, 1e-5}, {"other", 8.0, 1e-5}}, system_clock()).value();
+    for (const std::int64_t round : {1, 2, 3}) ledger->charge(charge("domains-1", round, "default")).value();
+    ledger->charge(charge("domains-2", 1, "other")).value();
+  }
+
+  static privacy::Charge charge(const std::string& job, std::int64_t round, const std::string& data_set) {
+    return {job, round, data_set, 2000, 1e-5, mechanism};
+  }
+  ProgramResult run(const std::string& command, const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> arguments{"privacy", command, directory_.path().string()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run_trib(arguments);
+  }
+  // Changes one figure in the line of entry `number` (line 1 is the header).
+  void tamper_with_entry(int number) const {
+    std::string text = text_of_file(path_);
+    std::size_t line = 0;
+    for (int i = 0; i < number; ++i) line = text.find('\n', line) + 1;
+    const std::string from = "\"steps\":10", to = "\"steps\":11";
+    text.replace(text.find(from, line), from.size(), to);
+    write_text(path_, text);
+  }
+
+  static constexpr privacy::Mechanism mechanism{privacy::MechanismKind::poisson_subsampled_gaussian, 0.032, 1.1, 1.0,
+                                                10};
+  test::TemporaryDirectory directory_;
+  std::filesystem::path path_ = directory_ / "ledger.jsonl";
+};
+
+TEST_F(PrivacyReport, AddsUpWhatTheLedgerCharged) {
+  const ProgramResult result = run("report", {"--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::object document = one_json_object(result.out);
+  EXPECT_EQ(document.at("entries").to_number<int>(), 4);
+  EXPECT_TRUE(document.at("verified").as_bool());
+  EXPECT_EQ(document.at("head").as_string().size(), 64u);
+  const json::array& sets = document.at("data_sets").as_array();
+  ASSERT_EQ(sets.size(), 2u);
+  const json::object& first = sets[0].as_object();
+  EXPECT_EQ(first.at("data_set").as_string(), "default");
+  EXPECT_EQ(first.at("charges").to_number<int>(), 3);
+  EXPECT_EQ(first.at("steps").to_number<int>(), 30);
+  EXPECT_EQ(first.at("declared_records").to_number<int>(), 2000);
+  EXPECT_EQ(first.at("rounds_of_job").at("domains-1").to_number<int>(), 3);
+  privacy::RdpCurve curve;
+  for (int round = 0; round < 3; ++round) curve.add(mechanism);
+  EXPECT_NEAR(first.at("epsilon").to_number<double>(), curve.epsilon(1e-5), 1e-12);
+}
+
+TEST_F(PrivacyReport, StatesEpsilonAtTheDeltaThatIsAskedFor) {
+  const auto epsilon = [&](const char* delta) {
+    return one_json_object(run("report", {"--json", "--delta", delta}).out)
+        .at("data_sets")
+        .at(0)
+        .at("epsilon")
+        .to_number<double>();
+  };
+  EXPECT_GT(epsilon("1e-8"), epsilon("1e-4"));
+}
+
+TEST_F(PrivacyReport, IsATableForPeople) {
+  const ProgramResult result = run("report");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("4 charges, every hash verified"), HasSubstr("domains-1"),
+                                HasSubstr("domains-2"), HasSubstr("other")));
+}
+
+TEST_F(PrivacyReport, NamesTheEntryThatWasTamperedWith) {
+  tamper_with_entry(2);
+  const ProgramResult result = run("report", {"--json"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, AllOf(HasSubstr(path_.string()), HasSubstr("line 3 (entry 2)"), HasSubstr("restore it")));
+  EXPECT_EQ(result.out, "");
+}
+
+TEST_F(PrivacyReport, NamesALedgerThatDoesNotExist) {
+  const ProgramResult result = run_trib({"privacy", "report", (directory_ / "absent").string()});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr((directory_ / "absent").string()));
+}
+
+TEST_F(PrivacyReport, VerifyTellsAWholeLedgerFromATamperedOneByItsExitCode) {
+  const ProgramResult whole = run("verify", {"--json"});
+  ASSERT_EQ(whole.exit_code, 0) << whole.err;
+  EXPECT_EQ(one_json_object(whole.out).at("entries").to_number<int>(), 4);
+  EXPECT_EQ(one_json_object(whole.out).at("head"), one_json_object(run("report", {"--json"}).out).at("head"));
+  tamper_with_entry(4);
+  const ProgramResult tampered = run("verify");
+  EXPECT_EQ(tampered.exit_code, 1);
+  EXPECT_THAT(tampered.err, HasSubstr("entry 4"));
+}
+
+}  // namespace
+}  // namespace trib::cli
