@@ -113,10 +113,10 @@ Status add_host_names(X509* certificate, const std::vector<std::string>& host_na
   NamesPointer names(GENERAL_NAMES_new());
   require(names != nullptr, "GENERAL_NAMES_new");
   for (const std::string& host : host_names) {
-    GENERAL_NAME* name =
-        a2i_GENERAL_NAME(nullptr, nullptr, nullptr, is_ip_address(host) ? GEN_IPADD : GEN_DNS, host.c_str(), 0);
-    if (host.empty() || name == nullptr)
-      return Error{Errc::invalid_argument, "'" + host + "' is neither a DNS name nor an IP address"};
+    GENERAL_NAME* name = host.empty() ? nullptr
+                                      : a2i_GENERAL_NAME(nullptr, nullptr, nullptr,
+                                                         is_ip_address(host) ? GEN_IPADD : GEN_DNS, host.c_str(), 0);
+    if (name == nullptr) return Error{Errc::invalid_argument, "'" + host + "' is neither a DNS name nor an IP address"};
     require(sk_GENERAL_NAME_push(names.get(), name) > 0, "sk_GENERAL_NAME_push");
   }
   require(X509_add1_ext_i2d(certificate, NID_subject_alt_name, names.get(), 0, X509V3_ADD_DEFAULT) == 1,
