@@ -270,7 +270,6 @@ std::variant<OutboxEntry, Refusal> JobRunner::train(std::int64_t round, const Te
   auto session =
       privacy::PrivacySession::open(*site_.ledger, charge, policy_.allow_non_private, site_.random_key(), *site_.clock);
   if (!session) return refusal_of_session(session.error(), round);
-  TRIB_FAILPOINT("client.after_charge");
 
   // From here on the charge is spent, whatever happens.
   TrainingProgress training_progress(progress);

@@ -303,7 +303,7 @@ TEST_P(KilledRoundTest, IsNeverTrainedTwiceOnOneChargeAndNeverLosesACharge) {
 INSTANTIATE_TEST_SUITE_P(
     AtEveryFailpoint, KilledRoundTest,
     ::testing::Values(Crash{"ledger.before_write", 0, false, true}, Crash{"ledger.after_write", 1, false, false},
-                      Crash{"ledger.after_fsync", 1, false, false}, Crash{"client.after_charge", 1, false, false},
+                      Crash{"ledger.after_fsync", 1, false, false}, Crash{"session.after_charge", 1, false, false},
                       Crash{"client.mid_training:2", 1, false, false}, Crash{"outbox.before_write", 1, false, false},
                       Crash{"outbox.after_write", 1, true, false}),
     [](const auto& info) {
