@@ -44,8 +44,10 @@ void add_demo_command(CLI::App& app, Exit& exit);
 void add_federation_commands(CLI::App& app, Exit& exit);  // init, invite, revoke, sites, operator
 void add_job_commands(CLI::App& app, Exit& exit);         // job {submit, list, show, watch, cancel}
 void add_simulate_command(CLI::App& app, Exit& exit);
-void add_privacy_commands(CLI::App& app, Exit& exit);  // privacy {plan, report, verify}
-void add_model_commands(CLI::App& app, Exit& exit);    // model {export, evaluate, predict}
+void add_privacy_commands(CLI::App& app, Exit& exit);               // privacy {…}, whose parts are, with its parser:
+void add_privacy_planning_commands(CLI::App& privacy, Exit& exit);  // privacy {plan}
+void add_privacy_ledger_commands(CLI::App& privacy, Exit& exit);    // privacy {report, verify}
+void add_model_commands(CLI::App& app, Exit& exit);                 // model {export, evaluate, predict}
 void add_completion_command(CLI::App& app);
 
 }  // namespace trib::cli

@@ -15,7 +15,16 @@ find_package(CLI11 REQUIRED)
 find_path(TOMLPLUSPLUS_INCLUDE_DIR toml++/toml.h)
 
 if(NOT TRIBUTARY_ONEDNN STREQUAL "OFF")
-  find_package(dnnl QUIET)
+  # Its own CMake package demands OpenCL's headers, which a product on the CPU has no use for.
+  find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.hpp)
+  find_library(DNNL_LIBRARY dnnl)
+  mark_as_advanced(DNNL_INCLUDE_DIR DNNL_LIBRARY)
+  if(DNNL_INCLUDE_DIR AND DNNL_LIBRARY)
+    add_library(DNNL::dnnl UNKNOWN IMPORTED)
+    set_target_properties(DNNL::dnnl PROPERTIES IMPORTED_LOCATION "${DNNL_LIBRARY}"
+                                                INTERFACE_INCLUDE_DIRECTORIES "${DNNL_INCLUDE_DIR}")
+    set(dnnl_FOUND TRUE)
+  endif()
   if(NOT dnnl_FOUND AND TRIBUTARY_ONEDNN STREQUAL "ON")
     message(FATAL_ERROR "TRIBUTARY_ONEDNN=ON but oneDNN was not found: install libdnnl-dev or set TRIBUTARY_ONEDNN=OFF")
   endif()
