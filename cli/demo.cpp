@@ -116,6 +116,7 @@ class Demo {
     init.listen = "127.0.0.1:" + std::to_string(port);
     init.host_names = {"localhost", "127.0.0.1"};
     init.model_directories = {fs::absolute(options_.models)};
+    init.data_directory = fs::absolute(options_.job).parent_path();  // what the job file's paths are relative to
     TRIB_TRY(server::init_federation(init));
     say("starting trib-server on " + init.listen);
     TRIB_ASSIGN(ChildProcess process, ChildProcess::start({(programs_ / "trib-server").string(), "--config",

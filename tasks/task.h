@@ -158,7 +158,8 @@ struct TaskDefinition {
                                               const std::filesystem::path& directory)>
       split_data;
   // Overrides ("section.key=value") that fix at submission what the file leaves to the aggregator's machine, so that
-  // every site can tell whether it means the same thing: the SHA-256 of a base model. May be empty.
+  // every site can tell whether it means the same thing: the SHA-256 of a base model. Also where a file that the
+  // aggregator lacks is refused. May be empty.
   std::function<Result<std::vector<std::string>>(const JobSpec&, const AggregatorContext&)> pin;
   // Applies a trained model to a table. May be empty.
   std::function<Result<Predictions>(const PredictRequest&, Progress&)> predict;

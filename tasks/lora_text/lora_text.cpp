@@ -2,6 +2,8 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <filesystem>
+
 #include "tasks/lora_text/base_model.h"
 #include "tasks/lora_text/client_half.h"
 #include "tasks/lora_text/config.h"
@@ -12,9 +14,16 @@
 namespace trib::tasks::lora_text {
 namespace {
 
-// The aggregator's own base model becomes the job's.
-Result<std::vector<std::string>> pin_base_model(const JobSpec& job, const AggregatorContext& context) {
+// The aggregator's own base model becomes the job's; a test set that is not there is said now, not rounds later.
+Result<std::vector<std::string>> pin_to_aggregator(const JobSpec& job, const AggregatorContext& context) {
   TRIB_ASSIGN(const Config config, config_of(job));
+  if (!config.evaluation_file.empty() && !std::filesystem::exists(context.data_directory / config.evaluation_file)) {
+    return Error{
+        Errc::not_found,
+        fmt::format("evaluation.file = \"{}\": there is no such file in the aggregator's data directory {} "
+                    "(tasks.data in server.toml): copy the public test set there, name another, or leave it out",
+                    config.evaluation_file, context.data_directory.string())};
+  }
   SharedResources own;
   TRIB_ASSIGN(const BaseModel base, find_base_model(config, context.data_directory, context.model_directories,
                                                     context.shared ? *context.shared : own));
@@ -38,7 +47,7 @@ TaskDefinition definition() {
         return lora_text::round_mechanism(job, config, declared_records);
       },
       .split_data = split_data,
-      .pin = pin_base_model,
+      .pin = pin_to_aggregator,
       .predict = predict_text,
   };
 }

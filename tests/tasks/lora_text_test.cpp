@@ -364,6 +364,15 @@ TEST_F(LoraTextTest, PinsTheBaseModelAtSubmissionSoThatSitesCanCheckIt) {
   EXPECT_TRUE(definition().make_client(pinned, site("site-1.tsv", 24)).ok());
 }
 
+TEST_F(LoraTextTest, RefusesAtSubmissionATestSetThatTheAggregatorLacks) {
+  sections_["evaluation"] = "file = \"elsewhere/test.tsv\"\n";
+  const auto pinned = pin_job(job(), aggregator());
+  ASSERT_FALSE(pinned.ok());
+  EXPECT_EQ(pinned.error().code, Errc::not_found);
+  EXPECT_THAT(pinned.error().message,
+              AllOf(HasSubstr("elsewhere/test.tsv"), HasSubstr(directory_.native()), HasSubstr("tasks.data")));
+}
+
 TEST_F(LoraTextTest, LoadsOneClassifierForAllSitesOfAProcess) {
   const Config config = config_of(job()).value();
   const BaseModel base = find_base_model(config, {}, {models_directory}, *shared_).value();
