@@ -83,8 +83,9 @@ TEST_F(PrivacyPlan, HasNothingToSayAboutAJobWithoutPrivacy) {
 class PrivacyReport : public testing::Test {
  protected:
   void SetUp() override {
-    const auto ledger =
-        privacy::Ledger::open(path_, {{"default", 8.0, 1e-5}, {"other", 8.0, 1e-5}}, system_clock()).value();
+    const auto ledger = privacy::Ledger::open(path_, {"site-1", throwaway_signer()},
+                                              {{"default", 8.0, 1e-5}, {"other", 8.0, 1e-5}}, system_clock())
+                            .value();
     for (const std::int64_t round : {1, 2, 3}) ledger->charge(charge("domains-1", round, "default")).value();
     ledger->charge(charge("domains-2", 1, "other")).value();
   }
