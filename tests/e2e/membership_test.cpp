@@ -165,6 +165,34 @@ TEST_F(MembershipTest, ALedgerThatWasRewrittenWithTheSitesOwnKeyIsRefused) {
   await_connection(1);
 }
 
+TEST_F(MembershipTest, AnOfficerGetsTheSameFiguresFromTheSiteAndFromTheAggregator) {
+  start_three_sites();
+  federation_.await_end(federation_.submit({.rounds = 2}));
+  const std::string site = federation_.directory_of(1).root.string();
+  const std::string out = (federation_.root() / "statement").string();
+  ASSERT_EQ(federation_.stop_site(1), 0);
+  const auto ledger = federation_.trib_alone({"privacy", "verify", site, "--json"});
+  ASSERT_EQ(ledger.exit_code, 0) << ledger.output;
+  const json::object own = json::parse(ledger.output).as_object();
+  EXPECT_TRUE(own.at("certificate_checked").as_bool());
+  const auto exported = federation_.trib_alone({"privacy", "export", site, "--out", out});
+  ASSERT_EQ(exported.exit_code, 0) << exported.output;
+  const auto verified = federation_.trib_alone(
+      {"privacy", "verify", out + "/statement.json", "--certificate", out + "/certificate.pem", "--ledger", site});
+  EXPECT_EQ(verified.exit_code, 0) << verified.output;
+
+  const auto answer = federation_.trib({"privacy", "report", "--json"});
+  ASSERT_EQ(answer.exit_code, 0) << answer.output;
+  const json::object told = json::parse(answer.output).at("sites").at(0).as_object();
+  EXPECT_EQ(told.at("site").as_string(), "site-1");
+  EXPECT_EQ(told.at("key_sha256"), own.at("key_sha256"));
+  EXPECT_EQ(told.at("ledger_head").at("hash"), own.at("head"));
+  const json::object& set = told.at("data_sets").at(0).as_object();
+  EXPECT_EQ(set.at("rounds").to_number<int>(), 2);
+  EXPECT_EQ(set.at("epsilon_budget").to_number<double>(), 1000.0);
+  EXPECT_GT(set.at("epsilon_spent").to_number<double>(), 0.0);
+}
+
 TEST_F(MembershipTest, ACorruptLedgerStopsTheClientBeforeItTrains) {
   start_three_sites();
   federation_.await_end(federation_.submit({.rounds = 2}));
