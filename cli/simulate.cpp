@@ -195,7 +195,7 @@ class SimulatedSites {
                                  spec_.privacy.delta};
     const fs::path home = directory_ / name;
     TRIB_TRY(make_directories(home));
-    TRIB_ASSIGN(site->ledger, privacy::Ledger::open(home / "ledger.jsonl", {budget}, *common_.clock));
+    TRIB_ASSIGN(site->ledger, privacy::Ledger::open(home / "ledger.jsonl", {name, signer_}, {budget}, *common_.clock));
     site->site = common_;
     site->site.name = name;
     site->site.ledger = site->ledger.get();
@@ -224,6 +224,7 @@ class SimulatedSites {
   std::optional<std::uint64_t> seed_;
   client::Site common_;
   fs::path directory_;
+  std::shared_ptr<const Signer> signer_ = throwaway_signer();  // of all ledgers here: they prove nothing
   std::vector<tasks::TaskDefinition::SiteData> data_;
   std::map<std::string, std::size_t> indices_;
   std::shared_ptr<const server::JobOffer> offer_;

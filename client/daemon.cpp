@@ -17,6 +17,7 @@
 #include "client/identity.h"
 #include "client/ledger_gap.h"
 #include "client/session.h"
+#include "client/site_commands.h"
 #include "client/site_jobs.h"
 #include "client/site_status.h"
 #include "common/files.h"
@@ -122,7 +123,9 @@ class Daemon final : public SessionHost {
       status_changed_ = true;
       const Error error = co_await connect_once(connection_.server);
       if (stopping_) break;
-      const bool is_refused = error.code == Errc::permission_denied || error.code == Errc::unauthenticated;
+      // What only a person can put right is not asked for again and again.
+      const bool is_refused =
+          error.code == Errc::permission_denied || error.code == Errc::unauthenticated || error.code == Errc::corrupt;
       const Milliseconds pause = is_refused ? backoff_.longest(random_) : backoff_.next(random_);
       connection_.state = "waiting";
       connection_.problem = error.message;
@@ -282,8 +285,8 @@ Status run_daemon(const SiteConfig& config, const DaemonOptions& options, const 
                  fmt::format("{}: site = \"{}\", but the certificate is '{}''s: put the certificate's name there",
                              directory.config().native(), config.site, identity.site())};
   }
-  auto ledger = privacy::Ledger::open(directory.ledger(), config.budgets(), clock);
-  if (!ledger) return ledger.error().with_context("nothing is trained without a sound ledger");
+  TRIB_ASSIGN(const auto ledger, open_site_ledger(directory, config, identity.key, clock));
+  TRIB_ASSIGN(const auto data_versions, DataVersions::open(directory.data_secret()));
   TRIB_ASSIGN(const std::unique_ptr<Outbox> outbox, Outbox::open(directory.outbox(), config.outbox_bytes));
   TRIB_TRY(outbox->remove_older_than(std::filesystem::file_time_type::clock::now() - config.outbox_keep));
   TRIB_ASSIGN(kernels::Device* const device, kernels::open_device(config.device));
@@ -294,7 +297,8 @@ Status run_daemon(const SiteConfig& config, const DaemonOptions& options, const 
   site.model_directories = config.models;
   site.shared = std::make_shared<tasks::SharedResources>();
   site.data_sets = config.data_sets;
-  site.ledger = ledger->get();
+  site.ledger = ledger.get();
+  site.data_versions = data_versions.get();
   site.outbox = outbox.get();
   site.clock = &clock;
   site.find_task = &tasks::find_task;

@@ -44,6 +44,15 @@ Refusal refusal_of_round(std::string reason) {
   return refusal;
 }
 
+// When and how often a data set changed is the site's own business.
+Refusal refusal_of_data(const std::string& data_set, const Error& error) {
+  Refusal refusal = final_refusal(
+      fmt::format("the site does not train on data set '{}' as it is ({}); the site's own log says why and what to do",
+                  data_set, to_string(error.code)));
+  refusal.detail = error.message;
+  return refusal;
+}
+
 std::string spent_reason(std::int64_t round) {
   return fmt::format(
       "round {} is spent: it was charged to the ledger and its contribution is not in the outbox (a crash or an "
@@ -135,6 +144,12 @@ JobRunner::Acceptance JobRunner::accept(OfferedJob job, const Site& site) {
     return refuse(std::move(refusal));
   }
 
+  std::optional<FileStamp> stamp;
+  if (site.data_versions != nullptr) {
+    const auto checked = site.data_versions->check(*site.ledger, policy->first, policy->second);
+    if (!checked) return refuse(refusal_of_data(policy->first, checked.error()));
+    stamp = *checked;
+  }
   tasks::SiteContext context;
   context.site = site.name;
   context.device = site.device;
@@ -151,6 +166,17 @@ JobRunner::Acceptance JobRunner::accept(OfferedJob job, const Site& site) {
                       job.spec.data_set, job.spec.task, to_string(task.error().code));
     }
     return refuse(std::move(refusal));
+  }
+
+  if (stamp) {
+    const auto now = stamp_of(policy->second.file);
+    if (!now || *now != *stamp) {
+      return refuse(refusal_of_data(
+          policy->first,
+          {Errc::unavailable, fmt::format("the file of data set '{}' changed while it was read: write it "
+                                          "beside, and rename it into place",
+                                          policy->first)}));
+    }
   }
 
   auto charge = (*task)->charge({.job_id = job.id, .round = 1});

@@ -22,6 +22,7 @@
 #include <variant>
 #include <vector>
 
+#include "client/data_versions.h"
 #include "client/outbox.h"
 #include "common/clock.h"
 #include "common/hash.h"
@@ -50,6 +51,8 @@ struct Site {
   std::shared_ptr<tasks::SharedResources> shared;
   std::map<std::string, DataSetPolicy, std::less<>> data_sets;
   privacy::Ledger* ledger = nullptr;
+  // Null only in a simulation, whose data was made for it.
+  const DataVersions* data_versions = nullptr;
   // Null only in a simulation, where the process that trains is also the one that sums: then nothing is kept, and a
   // round that was charged before is declined by rule 2.
   Outbox* outbox = nullptr;
@@ -89,8 +92,9 @@ struct RoundOutcome {
 class JobRunner {
  public:
   // A runner, or the reason why the site takes no part: unknown task, base model missing or with another hash, unknown
-  // data set, an error in the data file, labels that differ, a job that is not private where the site does not allow
-  // it, delta not below 1/declared records, no budget or too little of it for even one more round.
+  // data set, a data file that is not the one it was or that has a budget under another name, an error in it, labels
+  // that differ, a job that is not private where the site does not allow it, delta not below 1/declared records, no
+  // budget or too little of it for even one more round.
   struct Acceptance;
   static Acceptance accept(OfferedJob job, const Site& site);
   ~JobRunner();

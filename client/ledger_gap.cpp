@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "common/hash.h"
@@ -24,7 +25,7 @@ privacy::Charge costliest_charge(const Site& site, const std::string& data_set, 
   worst.mechanism = unbounded_cost();
   double highest = -1.0;
   for (const privacy::LedgerEntry& entry : site.ledger->entries()) {
-    if (entry.charge.data_set != data_set || entry.is_gap) continue;
+    if (entry.charge.data_set != data_set || entry.kind != privacy::EntryKind::charge) continue;
     if (entry.charge.mechanism.kind == privacy::MechanismKind::none) continue;
     const double epsilon = privacy::RdpCurve().add(entry.charge.mechanism).epsilon(policy.budget->delta);
     if (epsilon <= highest) continue;
@@ -34,19 +35,30 @@ privacy::Charge costliest_charge(const Site& site, const std::string& data_set, 
   return worst;
 }
 
+// The entry that the aggregator knows must still be there, or be among those that a gap stands for.
+Status check_history(const std::vector<privacy::LedgerEntry>& entries, const privacy::LedgerHead& known) {
+  const auto found = std::find_if(entries.begin(), entries.end(),
+                                  [&](const privacy::LedgerEntry& entry) { return entry.number >= known.count; });
+  if (known.count <= 0 || found == entries.end()) return {};
+  if (found->number == known.count && found->hash == known.hash) return {};
+  if (found->number > known.count && found->number - found->missing <= known.count) return {};
+  return Error{
+      Errc::corrupt,
+      fmt::format(
+          "entry {} of the privacy ledger is not the one that the aggregator has seen ({}… instead of {}…): the "
+          "ledger was edited or replaced, or went on from a backup before the aggregator was asked. Nothing is "
+          "trained on it. Restore the newest copy of ledger.jsonl; if there is none, keep this file for the "
+          "record, take it out of the directory, and start again: what the aggregator has seen is then charged "
+          "at its worst",
+          known.count, to_hex(found->hash).substr(0, 12), to_hex(known.hash).substr(0, 12))};
+}
+
 }  // namespace
 
 Result<std::int64_t> charge_ledger_gap(const Site& site, const privacy::LedgerHead& known) {
   const std::int64_t missing = known.count - site.ledger->head().count;
   if (missing <= 0) {
-    for (const privacy::LedgerEntry& entry : site.ledger->entries()) {
-      if (entry.number == known.count && entry.hash != known.hash) {
-        spdlog::warn(
-            "entry {} of the privacy ledger is not the one that the aggregator has seen: the ledger was replaced by "
-            "another of this site's, or went on from a backup while the aggregator was away",
-            entry.number);
-      }
-    }
+    TRIB_TRY(check_history(site.ledger->entries(), known));
     return 0;
   }
   spdlog::warn(

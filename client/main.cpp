@@ -7,6 +7,7 @@
 
 #include "client/daemon.h"
 #include "client/join.h"
+#include "client/site_commands.h"
 #include "client/site_status.h"
 #include "common/log.h"
 
@@ -79,11 +80,14 @@ int run_client(const DaemonOptions& options, const std::string& log_level, const
   return ran ? exit_ok : fail(ran.error());
 }
 
-int show_status(const SiteDirectory& directory, bool json) {
-  const auto text = describe_site(directory, json);
-  if (!text) return fail(text.error());
-  std::fputs(text->c_str(), stdout);
+int report(const Result<std::string>& said) {
+  if (!said) return fail(said.error());
+  std::fputs(said->c_str(), stdout);
   return exit_ok;
+}
+
+int show_status(const SiteDirectory& directory, bool json) {
+  return report(describe_site(directory, json));
 }
 
 }  // namespace
@@ -145,6 +149,38 @@ int main(int argc, char** argv) {
   status_command.add_flag("--json", json, "One JSON object");
   add_directory(status_command);
 
+  std::string data_set;
+  std::int64_t records = 0;
+  CLI::App& data_group = *app.add_subcommand("data", "The site's data sets, whose files the ledger remembers");
+  data_group.require_subcommand(1);
+  CLI::App& update_command = *data_group.add_subcommand(
+      "update", "Say that a changed file is the next version of its data set; what was spent stays spent");
+  update_command.footer(
+      "A budget belongs to a data set by name, so a client does not train on a file that has changed since the ledger\n"
+      "last saw it. Declare it here, with the client stopped, if it is the same data set grown or corrected. Other\n"
+      "records deserve another name.\n\n"
+      "Example:\n"
+      "  trib-client data update default --records 8000");
+  update_command.add_option("name", data_set, "The data set, as client.toml names it")->required();
+  CLI::Option* records_option =
+      update_command.add_option("--records", records, "Its new declared size, which client.toml is changed to")
+          ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000'000'000}));
+  add_directory(update_command);
+
+  std::string reason, old_key;
+  CLI::App& ledger_group = *app.add_subcommand("ledger", "The site's privacy ledger");
+  ledger_group.require_subcommand(1);
+  CLI::App& rekey_command =
+      *ledger_group.add_subcommand("rekey", "Sign the ledger with the site's new key from here on");
+  rekey_command.footer(
+      "A site keeps its key when its certificate is renewed. Where key.pem was lost and the site enrolled anew, its\n"
+      "ledger goes on under the new key once its owner has said so here.\n\n"
+      "Example:\n"
+      "  trib-client ledger rekey --reason \"key.pem was lost with the old disk\"");
+  rekey_command.add_option("--reason", reason, "Why, for the record")->required();
+  rekey_command.add_option("--old-key", old_key, "The old key.pem, to countersign the change");
+  add_directory(rekey_command);
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -163,5 +199,10 @@ int main(int argc, char** argv) {
     options.screen = is_quiet ? -1 : 1;
     return run_client(options, log_level, log_format);
   }
+  if (update_command.parsed()) {
+    const auto declared = records_option->count() > 0 ? std::optional(records) : std::nullopt;
+    return report(update_data_set(site_directory, data_set, declared, system_clock()));
+  }
+  if (rekey_command.parsed()) return report(rekey_ledger(site_directory, reason, old_key, system_clock()));
   return show_status(site_directory, json);
 }

@@ -25,6 +25,7 @@ struct SiteDirectory {
   std::filesystem::path certificate() const { return root / "certificate.pem"; }
   std::filesystem::path ca_certificate() const { return root / "ca.pem"; }
   std::filesystem::path ledger() const { return root / "ledger.jsonl"; }
+  std::filesystem::path data_secret() const { return root / "data-secret"; }  // key of the data sets' digests
   std::filesystem::path outbox() const { return root / "outbox"; }
   std::filesystem::path constants() const { return root / "constants"; }  // of jobs, by digest: fetched once
   std::filesystem::path status() const { return root / "status.json"; }   // what the daemon last said of itself

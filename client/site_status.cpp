@@ -172,7 +172,7 @@ Result<std::string> describe_site(const SiteDirectory& directory, bool as_json) 
     privacy::RdpCurve curve;
     std::int64_t charges = 0;
     for (const auto& entry : entries) {
-      if (entry.charge.data_set != name) continue;
+      if (entry.charge.data_set != name || !entry.spends()) continue;
       curve.add(entry.charge.mechanism);
       ++charges;
     }

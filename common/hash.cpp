@@ -29,6 +29,19 @@ bool is_base64url(char c) {
   return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
 }
 
+Status add_file(Sha256Hasher& hasher, const std::filesystem::path& path) {
+  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.valid()) return error_from_errno(errno, "cannot open '" + path.string() + "'");
+  std::vector<std::byte> buffer(1 << 20);
+  while (true) {
+    const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return error_from_errno(errno, "cannot read '" + path.string() + "'");
+    if (count == 0) return {};
+    hasher.update(std::span<const std::byte>(buffer).first(static_cast<std::size_t>(count)));
+  }
+}
+
 }  // namespace
 
 struct Sha256Hasher::Impl {
@@ -74,17 +87,25 @@ Sha256 sha256(std::string_view text) {
 }
 
 Result<Sha256> sha256_file(const std::filesystem::path& path) {
-  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file.valid()) return error_from_errno(errno, "cannot open '" + path.string() + "'");
   Sha256Hasher hasher;
-  std::vector<std::byte> buffer(1 << 20);
-  while (true) {
-    const ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return error_from_errno(errno, "cannot read '" + path.string() + "'");
-    if (count == 0) return hasher.finish();
-    hasher.update(std::span<const std::byte>(buffer).first(static_cast<std::size_t>(count)));
-  }
+  TRIB_TRY(add_file(hasher, path));
+  return hasher.finish();
+}
+
+Result<Sha256> hmac_sha256_file(std::span<const std::uint8_t> key, const std::filesystem::path& path) {
+  constexpr std::size_t block = 64;
+  if (key.size() > block) throw std::invalid_argument("an HMAC key of more than 64 bytes");
+  std::array<std::uint8_t, block> inner{}, outer{};
+  std::copy(key.begin(), key.end(), inner.begin());
+  outer = inner;
+  for (std::uint8_t& byte : inner) byte ^= 0x36;
+  for (std::uint8_t& byte : outer) byte ^= 0x5c;
+  Sha256Hasher hasher;
+  hasher.update(std::as_bytes(std::span(inner)));
+  TRIB_TRY(add_file(hasher, path));
+  const Sha256 digest = hasher.finish();
+  hasher.update(std::as_bytes(std::span(outer))).update(std::as_bytes(std::span(digest)));
+  return hasher.finish();
 }
 
 std::string to_hex(std::span<const std::uint8_t> bytes) {

@@ -35,6 +35,8 @@ class Sha256Hasher {
 Sha256 sha256(std::span<const std::byte> bytes);
 Sha256 sha256(std::string_view text);
 Result<Sha256> sha256_file(const std::filesystem::path& path);
+// HMAC-SHA-256 (RFC 2104) of a file: tells nothing about it to whoever lacks the key, at most 64 bytes.
+Result<Sha256> hmac_sha256_file(std::span<const std::uint8_t> key, const std::filesystem::path& path);
 
 std::string to_hex(std::span<const std::uint8_t> bytes);
 Result<Sha256> sha256_from_hex(std::string_view hex);

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <mutex>
 #include <set>
@@ -25,16 +24,6 @@ namespace trib::privacy {
 namespace {
 
 constexpr unsigned kFileMode = 0600;  // what a site spends is its own business
-
-// What has been spent on one data set.
-struct Account {
-  RdpCurve spent;
-  std::optional<Budget> budget;
-  std::optional<double> order;               // of the filter, from the first private charge
-  std::int64_t first_non_private_entry = 0;  // 0: none
-
-  double filtered_epsilon(const RdpCurve& curve) const { return curve.epsilon_at_order(*order, budget->delta); }
-};
 
 std::filesystem::path lock_path(const std::filesystem::path& ledger) {
   return ledger.string() + ".lock";
@@ -63,38 +52,72 @@ Error cannot_append(const std::filesystem::path& path, const Error& cause) {
       fmt::format("cannot append to the privacy ledger '{}', so nothing may be trained", path.string()));
 }
 
+// The ledger must be this site's, and go on under the key that signed it last.
+Status check_owner(const LedgerFile& content, const LedgerOwner& owner, const std::filesystem::path& path,
+                   bool may_change_key) {
+  if (content.header.site != owner.site) {
+    return Error{Errc::permission_denied,
+                 fmt::format("the privacy ledger '{}' belongs to site '{}', not to '{}': each site keeps its own",
+                             path.string(), content.header.site, owner.site)};
+  }
+  if (content.key == owner.signer->public_key().text() || may_change_key) return {};
+  return Error{
+      Errc::permission_denied,
+      fmt::format(
+          "the privacy ledger '{}' is signed with another key than this site's. If the site was given a new key "
+          "since (it enrolled anew after key.pem was lost), say so with `trib-client ledger rekey`; otherwise "
+          "the ledger was replaced: restore the site's own",
+          path.string())};
+}
+
 }  // namespace
 
 struct Ledger::Impl {
-  Impl(std::vector<Budget> budgets, const Clock& given_clock) : clock(given_clock) {
-    for (Budget& budget : budgets) accounts[budget.data_set].budget = std::move(budget);
+  Impl(std::vector<Budget> given_budgets, LedgerOwner given_owner, const Clock& given_clock)
+      : clock(given_clock), owner(std::move(given_owner)) {
+    for (Budget& budget : given_budgets) budgets.emplace(budget.data_set, budget);
   }
 
   // Takes an entry that is in the file into account.
   void remember(LedgerEntry entry) {
-    const Mechanism& mechanism = entry.charge.mechanism;
-    Account& account = accounts[entry.charge.data_set];
-    account.spent.add(mechanism);
-    if (mechanism.kind == MechanismKind::none) {
-      if (account.first_non_private_entry == 0) account.first_non_private_entry = entry.number;
-    } else if (!account.order && account.budget && mechanism.steps > 0) {
-      account.order = filter_order(mechanism, account.budget->epsilon, account.budget->delta);
-    }
-    if (!entry.is_gap) charged.emplace(entry.charge.job, entry.charge.round, entry.charge.data_set);
+    accounts.apply(entry);
+    const bool names_round = entry.kind == EntryKind::charge || entry.kind == EntryKind::torn;
+    if (names_round) charged.emplace(entry.charge.job, entry.charge.round, entry.charge.data_set);
     head = {entry.number, entry.hash};
+    last_time = entry.time;
     entries.push_back(std::move(entry));
   }
 
-  // Numbers and chains the entries, makes them durable all together or not at all, and only then takes them into
+  // The cap that a private charge of this mechanism is checked against: the site's, at the order that was fixed when
+  // the budget was opened. None without a configured budget.
+  std::optional<StatedBudget> stated_budget(std::string_view data_set, const Mechanism& mechanism) const {
+    const auto budget = budgets.find(data_set);
+    if (budget == budgets.end() || mechanism.kind == MechanismKind::none || mechanism.steps == 0) return std::nullopt;
+    const auto& [name, cap] = *budget;
+    return StatedBudget{cap.epsilon, cap.delta, accounts.order_for(data_set, mechanism, cap.epsilon, cap.delta)};
+  }
+
+  // A clock that has jumped back does not reorder what happened.
+  void set_time(LedgerEntry& entry) const {
+    entry.time = to_iso8601(clock.wall_now());
+    if (entry.time >= last_time) return;
+    spdlog::warn("the clock says {}, but the privacy ledger's last entry is of {}: was the clock set back?", entry.time,
+                 last_time);
+    entry.note += fmt::format("{}the clock said {}, before the entry before this one", entry.note.empty() ? "" : "; ",
+                              entry.time);
+    entry.time = last_time;
+  }
+
+  // Numbers, chains and signs the entries, makes them durable all together or not at all, and only then takes them into
   // account.
   Status append(std::vector<LedgerEntry> batch) {
     LedgerHead chain = head;
     std::string lines;
     for (LedgerEntry& entry : batch) {
       entry.number = chain.count + entry.missing + 1;
-      entry.time = to_iso8601(clock.wall_now());
+      set_time(entry);
       entry.previous = chain.hash;
-      const std::string line = render_ledger_entry(entry);
+      TRIB_ASSIGN(const std::string line, render_ledger_entry(entry, *owner.signer));
       // What counts is what a reader will find in the file; this also refuses names that are not UTF-8.
       auto as_read = parse_ledger_entry(line);
       if (!as_read) {
@@ -110,6 +133,8 @@ struct Ledger::Impl {
       Status status = check_unchanged();
       if (status) status = batch.size() == 1 ? append_durably(lines) : rewrite_durably(lines);
       if (!status) return cannot_append(path, status.error());
+    } else {
+      settled_lines = std::move(lines);
     }
     for (LedgerEntry& entry : batch) remember(std::move(entry));
     return {};
@@ -164,71 +189,85 @@ struct Ledger::Impl {
     return {};
   }
 
-  Status check_cap(const Charge& charge) {
+  Status check_cap(const Charge& charge, const std::optional<StatedBudget>& budget) const {
     if (charge.mechanism.kind == MechanismKind::none) return {};
-    const Account& account = accounts[charge.data_set];
-    const auto decline = [&](std::string why) {
-      return Error{Errc::over_budget,
-                   fmt::format("round {} of job '{}' is declined: {}", charge.round, charge.job, why)};
-    };
-    if (!account.budget) {
-      return decline(fmt::format("this site's configuration gives data set '{}' no budget; add one to take part",
-                                 charge.data_set));
-    }
-    const Budget& budget = *account.budget;
-    if (account.first_non_private_entry != 0) {
-      return decline(
-          fmt::format("data set '{}' was read without privacy (entry {} of the ledger), so no cap can hold for "
-                      "it any more; use another data set",
-                      charge.data_set, account.first_non_private_entry));
-    }
-    if (budget.delta >= 1.0 / static_cast<double>(charge.declared_records)) {
+    Status covered =
+        budget ? accounts.check(charge, *budget)
+               : Error{Errc::over_budget, fmt::format("this site's configuration gives data set '{}' no budget; add "
+                                                      "one to take part",
+                                                      charge.data_set)};
+    if (covered || covered.error().code != Errc::over_budget) return covered;
+    return covered.error().with_context(fmt::format("round {} of job '{}' is declined", charge.round, charge.job));
+  }
+
+  // The newest version of a data set's file; null if none is declared.
+  const DataVersion* newest_version(std::string_view data_set) const {
+    const Account* account = accounts.find(data_set);
+    return account == nullptr || account->versions.empty() ? nullptr : &account->versions.back();
+  }
+
+  // Whether a file may be (a version of) this data set: not if that would give records a second budget.
+  Status check_same_file(std::string_view data_set, const Sha256& digest) const {
+    if (!budgets.contains(data_set)) return {};
+    for (const std::string& name : accounts.with_digest(digest)) {
+      if (name == data_set) continue;
+      const Account& other = *accounts.find(name);
+      if (other.first_private_entry == 0 && !budgets.contains(name)) continue;
       return Error{
-          Errc::invalid_argument,
-          fmt::format("the budget of data set '{}' has delta {}, but must have less than one over its {} declared "
-                      "records; lower it in the site's configuration",
-                      charge.data_set, budget.delta, charge.declared_records)};
-    }
-    Account after = account;
-    after.spent.add(charge.mechanism);
-    if (!after.order) after.order = filter_order(charge.mechanism, budget.epsilon, budget.delta);
-    if (const double epsilon = after.filtered_epsilon(after.spent); epsilon > budget.epsilon) {
-      return decline(fmt::format(
-          "it would raise the epsilon spent on data set '{}' from {:.4g} to {:.4g} (delta {}, Rényi order {}), over "
-          "the "
-          "site's cap of {:.4g}; the site's owner can raise the cap, or the job can ask for fewer or cheaper steps",
-          charge.data_set, account.order ? account.filtered_epsilon(account.spent) : 0.0, epsilon, budget.delta,
-          *after.order, budget.epsilon));
+          Errc::permission_denied,
+          fmt::format("data set '{}' has the same file as data set '{}' (entry {} of the ledger): under a second name "
+                      "its records would get a second budget; let the jobs name '{}', or give '{}' a file of its own",
+                      data_set, name, other.versions.back().entry, name, data_set)};
     }
     return {};
   }
 
+  Status append_data(std::string_view data_set, std::int64_t declared_records, const Sha256& digest) {
+    TRIB_TRY(check_same_file(data_set, digest));
+    const DataVersion* newest = newest_version(data_set);
+    LedgerEntry entry;
+    entry.kind = EntryKind::data;
+    entry.charge.data_set = std::string(data_set);
+    entry.charge.declared_records = declared_records;
+    entry.data_version = newest == nullptr ? 1 : newest->version + 1;
+    entry.data_digest = digest;
+    return append({std::move(entry)});
+  }
+
   // Entries that stand for a line which a crash cut short; see Ledger::open.
   std::vector<LedgerEntry> count_torn_line(const std::string& bytes) const {
-    const TornCharge torn = parse_torn_line(bytes);
+    const TornLine torn = parse_torn_line(bytes);
     LedgerEntry entry;
     entry.charge.data_set = torn.data_set;
     entry.charge.job = torn.job.value_or("");
     entry.charge.round = torn.round.value_or(0);
     entry.charge.declared_records = torn.declared_records;
     entry.charge.target_delta = torn.target_delta;
+    entry.kind = EntryKind::gap;
+    if (torn.kind == EntryKind::data || torn.kind == EntryKind::key) {
+      entry.charge = {};
+      entry.note = "a crash cut this line short; it was to declare a data set or a key, and spent nothing";
+      return {entry};
+    }
     if (torn.mechanism) {
       entry.charge.mechanism = *torn.mechanism;
-      entry.is_gap = !torn.job || !torn.round;
+      entry.budget = torn.budget ? torn.budget : stated_budget(torn.data_set, *torn.mechanism);
+      if (torn.job && torn.round) entry.kind = EntryKind::torn;
       entry.note = "counted as spent: a crash cut this line short, and its mechanism could still be read";
       return {entry};
     }
     std::map<std::string, const LedgerEntry*> costliest;
     for (const LedgerEntry& earlier : entries) {
+      if (!earlier.spends()) continue;
       const LedgerEntry*& most = costliest[earlier.charge.data_set];
       const auto cost = [](const LedgerEntry& e) { return RdpCurve().add(e.charge.mechanism).epsilon(1e-5); };
       if (most == nullptr || cost(earlier) > cost(*most)) most = &earlier;
     }
-    entry.is_gap = true;
     std::vector<LedgerEntry> result;
     for (const auto& [data_set, most] : costliest) {
       if (!torn.data_set.empty() && data_set != torn.data_set) continue;
       entry.charge = most->charge;
+      entry.budget = stated_budget(data_set, most->charge.mechanism);
       entry.note = fmt::format(
           "counted as spent: a crash cut a line short; this is the costliest charge so far, entry {}", most->number);
       result.push_back(entry);
@@ -242,10 +281,13 @@ struct Ledger::Impl {
 
   const Clock& clock;
   mutable std::mutex mutex;
-  std::map<std::string, Account, std::less<>> accounts;
+  LedgerOwner owner;
+  std::map<std::string, Budget, std::less<>> budgets;  // as configured
+  Accounts accounts;
   std::set<std::tuple<std::string, std::int64_t, std::string>> charged;
   std::vector<LedgerEntry> entries;
   LedgerHead head;
+  std::string last_time;
 
   // Absent in a ledger without a file.
   std::filesystem::path path;
@@ -253,6 +295,7 @@ struct Ledger::Impl {
   FileDescriptor file;
   off_t size = 0;
   bool is_broken = false;
+  std::string settled_lines;  // of the last append() while the file was not open: a signature is made once
 };
 
 Ledger::Ledger(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -260,11 +303,12 @@ Ledger::~Ledger() = default;
 
 Result<std::unique_ptr<Ledger>> Ledger::in_memory(std::vector<Budget> budgets, const Clock& clock) {
   TRIB_TRY(check_budgets(budgets));
-  return std::unique_ptr<Ledger>(new Ledger(std::make_unique<Impl>(std::move(budgets), clock)));
+  return std::unique_ptr<Ledger>(
+      new Ledger(std::make_unique<Impl>(std::move(budgets), LedgerOwner{"", throwaway_signer()}, clock)));
 }
 
-Result<std::unique_ptr<Ledger>> Ledger::open(const std::filesystem::path& path, std::vector<Budget> budgets,
-                                             const Clock& clock) {
+Result<std::unique_ptr<Ledger>> Ledger::open(const std::filesystem::path& path, const LedgerOwner& owner,
+                                             std::vector<Budget> budgets, const Clock& clock, const KeyChange* change) {
   TRIB_TRY(check_budgets(budgets));
   const std::string what = fmt::format("cannot open the privacy ledger '{}'", path.string());
   auto lock = FileLock::acquire(lock_path(path));
@@ -273,7 +317,12 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const std::filesystem::path& path, 
   if (std::error_code error; !std::filesystem::exists(path, error)) {
     if (error) return Error{Errc::io_error, what + ": " + error.message()};
     const std::string id = to_hex(std::span(RandomKey::from_system().bytes()).first<16>());
-    TRIB_TRY(write_file_durably(path, render_ledger_header(id, to_iso8601(clock.wall_now())), kFileMode));
+    TRIB_ASSIGN(const std::string header,
+                render_ledger_header({id, owner.site, to_iso8601(clock.wall_now()), owner.signer->public_key().text()},
+                                     *owner.signer));
+    if (const Status made = write_file_durably(path, header, kFileMode); !made) {
+      return made.error().with_context(what);
+    }
   }
   TRIB_ASSIGN(std::string text, read_file(path));
   if (!text.empty() && text.back() != '\n') {
@@ -285,20 +334,41 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const std::filesystem::path& path, 
     }
   }
   TRIB_ASSIGN(LedgerFile content, parse_ledger(text, path.string()));
+  TRIB_TRY(check_owner(content, owner, path, change != nullptr));
+  if (auto sound = audit(content.entries); !sound) {
+    return sound.error().with_context(fmt::format("privacy ledger '{}'", path.string()));
+  }
 
-  auto impl = std::make_unique<Impl>(std::move(budgets), clock);
+  auto impl = std::make_unique<Impl>(std::move(budgets), owner, clock);
   impl->path = path;
   impl->lock = *std::move(lock);
   impl->head = content.head;
+  impl->last_time = content.header.created;
   for (LedgerEntry& entry : content.entries) impl->remember(std::move(entry));
-  if (!content.torn.empty()) {
-    // The torn bytes and what is counted for them change places at once: no crash can lose both.
-    text.resize(content.complete_bytes);
-    TRIB_TRY(impl->append(impl->count_torn_line(content.torn)));  // in memory only: the file is not open yet
-    for (std::size_t i = content.entries.size(); i < impl->entries.size(); ++i) {
-      spdlog::warn("privacy ledger '{}': line {} was torn: {}", path.string(), i + 2, impl->entries[i].note);
-      text += render_ledger_entry(impl->entries[i]) + "\n";
+  // What is settled here goes into the file in one piece: no crash can lose half of it.
+  std::vector<LedgerEntry> settled;
+  const std::string new_key = owner.signer->public_key().text();
+  if (content.key != new_key) {
+    LedgerEntry entry;
+    entry.kind = EntryKind::key;
+    entry.key = new_key;
+    entry.note = change->reason;
+    if (change->old_key != nullptr) {
+      TRIB_ASSIGN(entry.countersignature, change->old_key->sign(key_change_message(new_key, content.head.hash)));
     }
+    settled.push_back(std::move(entry));
+  }
+  if (!content.torn.empty()) {
+    for (LedgerEntry& entry : impl->count_torn_line(content.torn)) settled.push_back(std::move(entry));
+  }
+  if (!settled.empty()) {
+    text.resize(content.complete_bytes);
+    const std::size_t before = impl->entries.size();
+    TRIB_TRY(impl->append(std::move(settled)));  // in memory only: the file is not open yet
+    for (std::size_t i = before; i < impl->entries.size(); ++i) {
+      spdlog::warn("privacy ledger '{}', entry {}: {}", path.string(), impl->entries[i].number, impl->entries[i].note);
+    }
+    text += impl->settled_lines;
     TRIB_TRY(write_file_durably(path, text, kFileMode));
   }
   TRIB_TRY(impl->open_for_append(text.size()));
@@ -315,9 +385,10 @@ Status Ledger::charge(const Charge& charge) {
                     "never again after a crash",
                     charge.round, charge.job, charge.data_set)};
   }
-  TRIB_TRY(impl_->check_cap(charge));
   LedgerEntry entry;
   entry.charge = charge;
+  entry.budget = impl_->stated_budget(charge.data_set, charge.mechanism);
+  TRIB_TRY(impl_->check_cap(charge, entry.budget));
   return impl_->append({std::move(entry)});
 }
 
@@ -345,33 +416,61 @@ Status Ledger::charge_gap(std::int64_t missing_entries, std::span<const Charge> 
     LedgerEntry entry;
     entry.charge = worst_case;
     entry.charge.mechanism.steps *= missing_entries;
-    entry.is_gap = true;
+    entry.kind = EntryKind::gap;
     entry.missing = gap.empty() ? missing_entries : 0;
     entry.note = fmt::format("stands for {} entries that this ledger lost: each is counted as {} steps",
                              missing_entries, worst_case.mechanism.steps);
     gap.push_back(std::move(entry));
   }
   const std::lock_guard guard(impl_->mutex);
+  for (LedgerEntry& entry : gap) entry.budget = impl_->stated_budget(entry.charge.data_set, entry.charge.mechanism);
   return impl_->append(std::move(gap));
+}
+
+Status Ledger::declare_data(std::string_view data_set, std::int64_t declared_records, const Sha256& digest) {
+  const std::lock_guard guard(impl_->mutex);
+  const DataVersion* newest = impl_->newest_version(data_set);
+  if (newest == nullptr) return impl_->append_data(data_set, declared_records, digest);
+  if (newest->digest == digest) return impl_->check_same_file(data_set, digest);
+  return Error{
+      Errc::permission_denied,
+      fmt::format("the file of data set '{}' is not the one that it was: it has changed since entry {} of the ledger "
+                  "(version {}, {}). If it is the same data set, grown or corrected, stop the client and declare it: "
+                  "`trib-client data update {} --records N`; what was spent stays spent. If it holds other records, "
+                  "give it a name of its own in client.toml. Otherwise put the old file back",
+                  data_set, newest->entry, newest->version, newest->time, data_set)};
+}
+
+Status Ledger::update_data(std::string_view data_set, std::int64_t declared_records, const Sha256& digest) {
+  const std::lock_guard guard(impl_->mutex);
+  const DataVersion* newest = impl_->newest_version(data_set);
+  if (newest != nullptr && newest->digest == digest && newest->declared_records == declared_records) {
+    return Error{
+        Errc::already_exists,
+        fmt::format("version {} of data set '{}' is this very file, with {} records declared: there is nothing "
+                    "to update",
+                    newest->version, data_set, declared_records)};
+  }
+  return impl_->append_data(data_set, declared_records, digest);
 }
 
 double Ledger::epsilon_spent(std::string_view data_set, double delta) const {
   const std::lock_guard guard(impl_->mutex);
-  const auto account = impl_->accounts.find(data_set);
-  return account == impl_->accounts.end() ? 0.0 : account->second.spent.epsilon(delta);
+  const Account* account = impl_->accounts.find(data_set);
+  return account == nullptr ? 0.0 : account->spent.epsilon(delta);
 }
 
 double Ledger::epsilon_after(std::string_view data_set, double delta, const Charge& next) const {
   const std::lock_guard guard(impl_->mutex);
-  const auto account = impl_->accounts.find(data_set);
-  RdpCurve curve = account == impl_->accounts.end() ? RdpCurve() : account->second.spent;
+  const Account* account = impl_->accounts.find(data_set);
+  RdpCurve curve = account == nullptr ? RdpCurve() : account->spent;
   return curve.add(next.mechanism).epsilon(delta);
 }
 
 std::optional<Budget> Ledger::budget(std::string_view data_set) const {
   const std::lock_guard guard(impl_->mutex);
-  const auto account = impl_->accounts.find(data_set);
-  return account == impl_->accounts.end() ? std::nullopt : account->second.budget;
+  const auto budget = impl_->budgets.find(data_set);
+  return budget == impl_->budgets.end() ? std::nullopt : std::optional(budget->second);
 }
 
 LedgerHead Ledger::head() const {
@@ -384,7 +483,12 @@ std::vector<LedgerEntry> Ledger::entries() const {
   return impl_->entries;
 }
 
-Result<std::vector<LedgerEntry>> read_ledger(const std::filesystem::path& path) {
+Accounts Ledger::accounts() const {
+  const std::lock_guard guard(impl_->mutex);
+  return impl_->accounts;
+}
+
+Result<LedgerFile> read_ledger_file(const std::filesystem::path& path) {
   TRIB_ASSIGN(const std::string text, read_file(path));
   TRIB_ASSIGN(LedgerFile content, parse_ledger(text, path.string()));
   if (!content.torn.empty()) {
@@ -394,6 +498,11 @@ Result<std::vector<LedgerEntry>> read_ledger(const std::filesystem::path& path) 
                     "try again, or a crash cut it short, then start the client once and it will be settled",
                     path.string())};
   }
+  return content;
+}
+
+Result<std::vector<LedgerEntry>> read_ledger(const std::filesystem::path& path) {
+  TRIB_ASSIGN(LedgerFile content, read_ledger_file(path));
   return std::move(content.entries);
 }
 

@@ -1,4 +1,4 @@
-// The site's privacy ledger: an append-only, hash-chained file of charges, fsynced before a record is read.
+// The site's privacy ledger: an append-only, hash-chained and signed file of charges, fsynced before a record is read.
 #pragma once
 
 #include <filesystem>
@@ -11,6 +11,10 @@
 #include "common/clock.h"
 #include "common/hash.h"
 #include "common/result.h"
+#include "common/signature.h"
+#include "privacy/accounts.h"
+#include "privacy/ledger_entry.h"
+#include "privacy/ledger_file.h"
 #include "privacy/mechanism.h"
 
 namespace trib::privacy {
@@ -18,42 +22,41 @@ namespace trib::privacy {
 // What a site's own configuration allows to be spent on one data set. No cap: every private charge is declined.
 struct Budget {
   std::string data_set;
-  // The cap, over all jobs together: an RDP privacy filter whose order is fixed by the first charge (filter_order), so
-  // that a server that chooses its rounds adaptively cannot pass it either.
+  // The cap, over all jobs together: an RDP privacy filter (accounts.h). May be changed between two starts: the new
+  // value holds from the next charge on, over all that was spent before.
   double epsilon = 0.0;
   double delta = 1e-5;
 };
 
-struct LedgerEntry {
-  std::int64_t number = 0;  // 1, 2, …
-  std::string time;         // ISO 8601, for the reader
-  Charge charge;
-  bool is_gap = false;       // stands for charges that are lost: to a restored backup (charge_gap) or a torn line
-  std::int64_t missing = 0;  // for a gap: how many entries before it are lost; its number counts them
-  std::string note;
-  Sha256 previous{}, hash{};
+// Whose ledger it is: the site's name, and its key, which signs every entry.
+struct LedgerOwner {
+  std::string site;
+  std::shared_ptr<const Signer> signer;
 };
 
-// Where a ledger stands. A server that keeps each site's latest head notices a ledger that was cut or replaced.
-struct LedgerHead {
-  std::int64_t count = 0;  // the number of the last entry, which counts the entries that gaps stand for
-  Sha256 hash{};           // of the last entry; of the header in an empty ledger
-  bool operator==(const LedgerHead&) const = default;
+// The owner's deliberate word that another key signs from here on.
+struct KeyChange {
+  std::string reason;
+  std::shared_ptr<const Signer> old_key;  // countersigns; null where it is lost
 };
 
-// One process at a time (lock file). Thread-safe. The file is one JSON object a line: an officer can read it, and
-// `trib privacy verify` recomputes it from scratch.
+// One process at a time (lock file). Thread-safe. The file is one JSON object a line, chained by hashes and signed
+// (ledger_file.h): an officer can read it, and `trib privacy verify` recomputes it from scratch. Times never go back:
+// an entry that is written while the clock stands before the last entry takes over that one's time, and its note says
+// what the clock said.
 class Ledger {
  public:
-  // Opens or creates the file and verifies the whole chain. Errc::corrupt names the first bad entry and its line.
-  // Errc::unavailable if another process holds it.
+  // Opens or creates the file and verifies chain, signatures and every decision of the cap. Errc::corrupt names the
+  // first bad entry and its line; Errc::unavailable if another process holds it; Errc::permission_denied if it is
+  // another site's, or if its last entry is signed with another key than the owner's and `change` is null.
   //
   // A torn last line is what a crash during an append leaves. No record was read under it, since charge() had not
   // returned, unless the disk lies about fsync; so it is counted as spent. A line that lacks only its newline is
-  // completed; one that still tells its mechanism becomes that charge; of any other, the costliest charge so far is
-  // counted once more for its data set, or for every data set if even that is lost. The entry's note says so.
-  static Result<std::unique_ptr<Ledger>> open(const std::filesystem::path& path, std::vector<Budget> budgets,
-                                              const Clock& clock);
+  // completed; one that still tells its mechanism becomes an entry of kind `torn`; of any other, the costliest charge
+  // so far is counted once more for its data set, or for every data set if even that is lost. The entry's note says so.
+  static Result<std::unique_ptr<Ledger>> open(const std::filesystem::path& path, const LedgerOwner& owner,
+                                              std::vector<Budget> budgets, const Clock& clock,
+                                              const KeyChange* change = nullptr);
   // A ledger without a file, for simulations: the same rules, forgotten with the process.
   static Result<std::unique_ptr<Ledger>> in_memory(std::vector<Budget> budgets, const Clock& clock);
   ~Ledger();
@@ -67,6 +70,15 @@ class Ledger {
   // set's epsilon is infinite, and private charges are declined.
   Status charge(const Charge& charge);
 
+  // Declares what a data set's file holds: its declared size, and a keyed digest of its bytes. The first declaration
+  // is recorded as version 1; one that says the same as the newest version writes nothing. Errc::permission_denied,
+  // with what the owner can do: the file has changed since, or it is the file of another data set whose budget it would
+  // double.
+  Status declare_data(std::string_view data_set, std::int64_t declared_records, const Sha256& digest);
+  // The owner's word that a changed file is the next version of the same data set. It inherits everything that was
+  // spent under the name. Errc::already_exists if nothing has changed.
+  Status update_data(std::string_view data_set, std::int64_t declared_records, const Sha256& digest);
+
   // Whether (job, round, data_set) has been charged.
   bool charged(std::string_view job, std::int64_t round, std::string_view data_set) const;
 
@@ -79,7 +91,8 @@ class Ledger {
     return charge_gap(missing_entries, std::span(&worst_case, 1));
   }
 
-  // Epsilon of everything charged to `data_set` at `delta`, by RDP. Infinity if a non-private charge is among it.
+  // Epsilon of everything charged to `data_set` at `delta`, by RDP at the best order. Infinity if a non-private charge
+  // is among it.
   double epsilon_spent(std::string_view data_set, double delta) const;
   // Epsilon if `next` were charged too.
   double epsilon_after(std::string_view data_set, double delta, const Charge& next) const;
@@ -87,6 +100,7 @@ class Ledger {
 
   LedgerHead head() const;
   std::vector<LedgerEntry> entries() const;
+  Accounts accounts() const;
 
  private:
   struct Impl;
@@ -94,8 +108,10 @@ class Ledger {
   std::unique_ptr<Impl> impl_;
 };
 
-// Reads and verifies a ledger without opening it for writing (no lock): for reports and `trib privacy verify`.
+// Reads and verifies chain and signatures of a ledger without opening it for writing (no lock): for reports, which also
+// audit() it.
 // Errc::unavailable if the last line is torn: a writer is busy, or a crash left it so and the next open() settles it.
+Result<LedgerFile> read_ledger_file(const std::filesystem::path& path);
 Result<std::vector<LedgerEntry>> read_ledger(const std::filesystem::path& path);
 
 }  // namespace trib::privacy

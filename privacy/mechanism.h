@@ -20,6 +20,7 @@ struct Mechanism {
   double noise_multiplier = 0.0;  // sigma: noise stddev over the clip norm
   double clip_norm = 0.0;         // C, recorded for the reader; epsilon does not depend on it
   std::int64_t steps = 0;         // how often, with fresh samples and noise
+  bool operator==(const Mechanism&) const = default;
 };
 
 // One round's cost at one site, charged as a whole before the first record is read and never refunded.

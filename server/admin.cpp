@@ -10,6 +10,7 @@
 #include "common/net/coroutine.h"
 #include "common/net/enrolment.h"
 #include "server/completion.h"
+#include "server/privacy_report.h"
 
 namespace trib::server {
 namespace {
@@ -142,6 +143,9 @@ asio::awaitable<Status> Admin::answer(Conversation& conversation, const AdminReq
       break;
     case AdminRequest::kCancelJob:
       reply = document(cancel(request.cancel_job()));
+      break;
+    case AdminRequest::kPrivacyReport:
+      reply = document(privacy_report_json(*services_.store, services_.config->federation));
       break;
     case AdminRequest::kServerStatus:
       reply = document(status());

@@ -112,6 +112,15 @@ asio::awaitable<Status> Session::greet() {
   if (known) {
     welcome.mutable_known_ledger_head()->set_count(known->count);
     welcome.mutable_known_ledger_head()->set_hash(std::string(as_text(known->hash)));
+    if (hello.ledger_head().count() == known->count && hello.ledger_head().hash() != as_text(known->hash))
+      co_return Error{
+          Errc::permission_denied,
+          fmt::format(
+              "the ledger of '{}' is not the one that was known here: its entry {} has another hash, so it was "
+              "edited or replaced. Restore the newest copy of ledger.jsonl; if there is none, keep the file for "
+              "the record, take it out of the site's directory, and start the client again: what is known here "
+              "is then charged at its worst",
+              site(), known->count)};
     if (hello.ledger_head().count() < known->count)
       spdlog::warn("'{}' has a ledger of {} entries, {} were known: restored from a backup? It will charge the gap",
                    site(), hello.ledger_head().count(), known->count);
@@ -128,7 +137,7 @@ asio::awaitable<Status> Session::greet() {
 void Session::note_ledger_head(const tributary::proto::LedgerHead& head) {
   if (head.count() <= ledger_count_ || head.hash().size() != Sha256{}.size()) return;
   ledger_count_ = head.count();
-  LedgerHeadRecord record{head.count(), {}};
+  LedgerHeadRecord record{head.count(), {}, sessions_.services().clock->wall_now()};
   std::memcpy(record.hash.data(), head.hash().data(), record.hash.size());
   const Status noted = sessions_.services().store->advance_ledger_head(site(), head.data_set(), record);
   if (!noted) spdlog::error("the ledger head of '{}' is not recorded: {}", site(), noted.error().message);

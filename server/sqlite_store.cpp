@@ -8,7 +8,7 @@
 namespace trib::server {
 namespace {
 
-constexpr int schema_version = 1;
+constexpr int schema_version = 2;
 
 // Times are milliseconds since 1970; hashes are blobs; names and states are text, so that `sqlite3 store.db` can be
 // read.
@@ -22,7 +22,7 @@ CREATE INDEX certificates_of_a_site ON certificates (site);
 CREATE TABLE invites (secret_sha256 BLOB PRIMARY KEY, site TEXT NOT NULL, is_operator INTEGER NOT NULL,
                       expires INTEGER NOT NULL, used_by_key BLOB, certificate_serial TEXT NOT NULL DEFAULT '');
 CREATE TABLE ledger_heads (site TEXT NOT NULL, data_set TEXT NOT NULL, count INTEGER NOT NULL, hash BLOB NOT NULL,
-                           PRIMARY KEY (site, data_set));
+                           time INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (site, data_set));
 CREATE TABLE jobs (id TEXT PRIMARY KEY, name TEXT NOT NULL, task TEXT NOT NULL, file_text TEXT NOT NULL,
                    file_name TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, submitted INTEGER NOT NULL,
                    ended INTEGER);
@@ -41,6 +41,8 @@ CREATE TABLE traffic (job TEXT NOT NULL REFERENCES jobs (id), round INTEGER NOT 
 CREATE TABLE evaluations (job TEXT NOT NULL REFERENCES jobs (id), round INTEGER NOT NULL, metric TEXT NOT NULL,
                           value REAL, PRIMARY KEY (job, round, metric));
 )sql";
+
+constexpr const char* from_version_1 = "ALTER TABLE ledger_heads ADD COLUMN time INTEGER NOT NULL DEFAULT 0;";
 
 template <typename Enum>
 Result<Enum> parse_enum(std::string_view text, std::initializer_list<Enum> values) {
@@ -140,8 +142,9 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::filesystem::pa
     return Error{Errc::unsupported, what + ": it has version " + std::to_string(version) +
                                         ", this program knows versions up to " + std::to_string(schema_version) +
                                         "; update the program"};
-  if (version == 0) {
-    if (sqlite3_exec(opened, schema, nullptr, nullptr, nullptr) != SQLITE_OK) return sqlite_error(opened, what);
+  if (version < schema_version) {
+    const char* const statements = version == 0 ? schema : from_version_1;
+    if (sqlite3_exec(opened, statements, nullptr, nullptr, nullptr) != SQLITE_OK) return sqlite_error(opened, what);
     const std::string set_version = "PRAGMA user_version = " + std::to_string(schema_version);
     TRIB_TRY(Statement(opened, what, set_version.c_str()).step());
   }
@@ -264,9 +267,10 @@ Status SqliteStore::advance_ledger_head(std::string_view site, std::string_view 
                                         const LedgerHeadRecord& head) {
   std::lock_guard lock(impl_->mutex);
   Statement advance(impl_->database.get(), "recording the ledger head of " + std::string(site),
-                    "INSERT INTO ledger_heads VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = excluded.count, "
-                    "hash = excluded.hash WHERE excluded.count > count",
-                    site, data_set, head.count, head.hash);
+                    "INSERT INTO ledger_heads (site, data_set, count, hash, time) VALUES (?, ?, ?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET count = excluded.count, hash = excluded.hash, time = excluded.time "
+                    "WHERE excluded.count > count",
+                    site, data_set, head.count, head.hash, head.time);
   TRIB_TRY(advance.run());
   return {};
 }
@@ -274,9 +278,9 @@ Status SqliteStore::advance_ledger_head(std::string_view site, std::string_view 
 Result<std::optional<LedgerHeadRecord>> SqliteStore::ledger_head(std::string_view site, std::string_view data_set) {
   std::lock_guard lock(impl_->mutex);
   Statement row(impl_->database.get(), "reading the ledger head of " + std::string(site),
-                "SELECT count, hash FROM ledger_heads WHERE site = ? AND data_set = ?", site, data_set);
+                "SELECT count, hash, time FROM ledger_heads WHERE site = ? AND data_set = ?", site, data_set);
   TRIB_ASSIGN(const bool found, row.step());
-  return found ? std::optional(LedgerHeadRecord{row.integer(0), row.sha256(1)}) : std::nullopt;
+  return found ? std::optional(LedgerHeadRecord{row.integer(0), row.sha256(1), row.time(2)}) : std::nullopt;
 }
 
 // --- Jobs and rounds ---

@@ -45,6 +45,7 @@ struct InviteRecord {
 struct LedgerHeadRecord {
   std::int64_t count = 0;
   Sha256 hash{};
+  WallTime time{};  // when the aggregator heard of it; 1970 if that was not kept
 };
 
 enum class JobState { running, finished, failed, cancelled };

@@ -57,8 +57,8 @@ TEST_F(CommandTree, OffersJsonWhereverAScriptWouldRead) {
 
 TEST_F(CommandTree, TakesServerAndCredentialsWhereverItTalksToAnAggregator) {
   visit_all([&](const CLI::App& command, const std::string& path) {
-    const bool talks =
-        path.starts_with("job ") || path == "invite" || path == "revoke" || path == "sites" || path == "model export";
+    const bool talks = path.starts_with("job ") || path == "invite" || path == "revoke" || path == "sites" ||
+                       path == "model export" || path == "privacy report";
     EXPECT_EQ(command.get_option_no_throw("--server") != nullptr, talks) << path;
     EXPECT_EQ(command.get_option_no_throw("--credentials") != nullptr, talks) << path;
   });

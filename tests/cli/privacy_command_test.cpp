@@ -4,8 +4,10 @@
 
 #include <map>
 
+#include "common/net/x509.h"
 #include "privacy/accountant.h"
 #include "privacy/ledger.h"
+#include "privacy/sealed.h"
 #include "tests/cli/trib_process.h"
 
 namespace trib::cli {
@@ -14,6 +16,7 @@ namespace {
 namespace json = boost::json;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 std::string job_with_rounds(int rounds) {
   std::string text = small_job();
@@ -83,8 +86,18 @@ TEST_F(PrivacyPlan, HasNothingToSayAboutAJobWithoutPrivacy) {
 class PrivacyReport : public testing::Test {
  protected:
   void SetUp() override {
-    const auto ledger =
-        privacy::Ledger::open(path_, {{"default", 8.0, 1e-5}, {"other", 8.0, 1e-5}}, system_clock()).value();
+    const auto issuer = net::CertificateIssuer::create("test federation", system_clock());
+    write_text(directory_ / "key.pem", key_.to_pem());
+    const WallTime now = system_clock().wall_now();
+    write_text(directory_ / "certificate.pem", issuer
+                                                   .issue(net::make_certificate_request(key_, "site-1"),
+                                                          {.common_name = "site-1", .role = "site", .host_names = {}},
+                                                          now - std::chrono::hours(1), now + std::chrono::hours(1))
+                                                   .value()
+                                                   .to_pem());
+    const auto ledger = privacy::Ledger::open(path_, {"site-1", signer_},
+                                              {{"default", 8.0, 1e-5}, {"other", 8.0, 1e-5}}, system_clock())
+                            .value();
     for (const std::int64_t round : {1, 2, 3}) ledger->charge(charge("domains-1", round, "default")).value();
     ledger->charge(charge("domains-2", 1, "other")).value();
   }
@@ -109,6 +122,8 @@ class PrivacyReport : public testing::Test {
 
   static constexpr privacy::Mechanism mechanism{privacy::MechanismKind::poisson_subsampled_gaussian, 0.032, 1.1, 1.0,
                                                 10};
+  net::PrivateKey key_ = net::PrivateKey::generate();
+  std::shared_ptr<const Signer> signer_ = signer_from_pem(key_.to_pem()).value();
   test::TemporaryDirectory directory_;
   std::filesystem::path path_ = directory_ / "ledger.jsonl";
 };
@@ -130,7 +145,11 @@ TEST_F(PrivacyReport, AddsUpWhatTheLedgerCharged) {
   EXPECT_EQ(first.at("rounds_of_job").at("domains-1").to_number<int>(), 3);
   privacy::RdpCurve curve;
   for (int round = 0; round < 3; ++round) curve.add(mechanism);
-  EXPECT_NEAR(first.at("epsilon").to_number<double>(), curve.epsilon(1e-5), 1e-12);
+  const double order = first.at("budget").at("order").to_number<double>();
+  EXPECT_EQ(order, privacy::filter_order(mechanism, 8.0, 1e-5));
+  EXPECT_NEAR(first.at("epsilon_filter").to_number<double>(), curve.epsilon_at_order(order, 1e-5), 1e-9);
+  EXPECT_GT(first.at("epsilon_tight").to_number<double>(), 0.0);
+  EXPECT_LE(first.at("epsilon_tight").to_number<double>(), curve.epsilon(1e-5) * (1 + 1e-9));
 }
 
 TEST_F(PrivacyReport, StatesEpsilonAtTheDeltaThatIsAskedFor) {
@@ -138,7 +157,7 @@ TEST_F(PrivacyReport, StatesEpsilonAtTheDeltaThatIsAskedFor) {
     return one_json_object(run("report", {"--json", "--delta", delta}).out)
         .at("data_sets")
         .at(0)
-        .at("epsilon")
+        .at("epsilon_tight")
         .to_number<double>();
   };
   EXPECT_GT(epsilon("1e-8"), epsilon("1e-4"));
@@ -147,7 +166,7 @@ TEST_F(PrivacyReport, StatesEpsilonAtTheDeltaThatIsAskedFor) {
 TEST_F(PrivacyReport, IsATableForPeople) {
   const ProgramResult result = run("report");
   EXPECT_EQ(result.exit_code, 0) << result.err;
-  EXPECT_THAT(result.out, AllOf(HasSubstr("4 charges, every hash verified"), HasSubstr("domains-1"),
+  EXPECT_THAT(result.out, AllOf(HasSubstr("4 entries, every hash, signature and cap verified"), HasSubstr("domains-1"),
                                 HasSubstr("domains-2"), HasSubstr("other")));
 }
 
@@ -174,6 +193,145 @@ TEST_F(PrivacyReport, VerifyTellsAWholeLedgerFromATamperedOneByItsExitCode) {
   const ProgramResult tampered = run("verify");
   EXPECT_EQ(tampered.exit_code, 1);
   EXPECT_THAT(tampered.err, HasSubstr("entry 4"));
+}
+
+TEST_F(PrivacyReport, VerifyNeedsTheSitesOwnKey) {
+  EXPECT_THAT(run("verify").out, HasSubstr("which is the key of"));
+  const auto stranger = net::CertificateIssuer::create("other federation", system_clock());
+  write_text(directory_ / "other.pem", stranger.ca_certificate().to_pem());
+  const ProgramResult other = run("verify", {"--certificate", (directory_ / "other.pem").string()});
+  EXPECT_EQ(other.exit_code, 1);
+  EXPECT_THAT(other.err, HasSubstr("is the certificate of"));
+}
+
+TEST_F(PrivacyReport, VerifyRecomputesTheCapsDecisionsFromTheFileAlone) {
+  std::vector<std::string> lines;
+  std::istringstream text(text_of_file(path_));
+  for (std::string line; std::getline(text, line);) lines.push_back(line);
+  auto entry = privacy::parse_ledger_entry(lines.back()).value();
+  entry.charge.mechanism.noise_multiplier = 0.3;  // far over the cap, and signed all the same
+  lines.back() = privacy::render_ledger_entry(entry, *signer_).value();
+  std::string forged;
+  for (const std::string& line : lines) forged += line + "\n";
+  write_text(path_, forged);
+  const ProgramResult result = run("verify");
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("entry 4 should not be there"), HasSubstr("cap of 8")));
+}
+
+TEST_F(PrivacyReport, ADataSetThatWasReadOpenlyIsSaidToBeNotPrivate) {
+  {
+    const auto ledger =
+        privacy::Ledger::open(path_, {"site-1", signer_}, {{"default", 8.0, 1e-5}}, system_clock()).value();
+    ledger->declare_data("default", 2000, sha256("file")).value();
+    ledger->declare_data("without-privacy", 2000, sha256("file")).value();
+    privacy::Charge open = charge("domains-3", 1, "without-privacy");
+    open.mechanism = {privacy::MechanismKind::none, 0.032, 0.0, 0.0, 10};
+    ledger->charge(open).value();
+  }
+  const json::object document = one_json_object(run("report", {"--json"}).out);
+  const json::object& named = document.at("data_sets").at(2).as_object();
+  EXPECT_EQ(named.at("data_set").as_string(), "without-privacy");
+  EXPECT_FALSE(named.at("private").as_bool());
+  EXPECT_TRUE(named.at("epsilon_tight").is_null());
+  EXPECT_EQ(document.at("data_sets").at(0).at("read_openly_as").as_string(), "without-privacy");
+  EXPECT_THAT(run("report").out, AllOf(HasSubstr("not private since entry 7"),
+                                       HasSubstr("default: the same records were read without privacy as")));
+}
+
+TEST_F(PrivacyReport, NeedsALedgerOrAServerAndNotBoth) {
+  EXPECT_EQ(run_trib({"privacy", "report"}).exit_code, 2);
+  EXPECT_EQ(run("report", {"--server", "somewhere"}).exit_code, 2);
+}
+
+// --- The officer's statement ---
+
+class PrivacyStatement : public PrivacyReport {
+ protected:
+  ProgramResult export_statement() { return run("export", {"--out", (directory_ / "out").string()}); }
+  ProgramResult verify_statement(std::vector<std::string> more = {}) const {
+    more.insert(more.begin(), {"privacy", "verify", statement_.string()});
+    return run_trib(more);
+  }
+
+  std::filesystem::path statement_ = directory_ / "out" / "statement.json";
+};
+
+TEST_F(PrivacyStatement, IsSignedAndVerifiesWithTheCertificateBesideIt) {
+  ASSERT_EQ(export_statement().exit_code, 0);
+  const ProgramResult result = verify_statement({"--certificate", (directory_ / "out" / "certificate.pem").string(),
+                                                 "--ledger", directory_.path().string(), "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::object document = one_json_object(result.out);
+  EXPECT_TRUE(document.at("certificate_checked").as_bool());
+  EXPECT_TRUE(document.at("ledger_checked").as_bool());
+  EXPECT_EQ(document.at("key_sha256").as_string(), to_hex(key_.public_key_sha256()));
+}
+
+TEST_F(PrivacyStatement, AnyEditedFigureIsFound) {
+  ASSERT_EQ(export_statement().exit_code, 0);
+  std::string text = text_of_file(statement_);
+  const auto at = text.find("\"rounds\": 3");
+  ASSERT_NE(at, std::string::npos);
+  text[at + 10] = '2';
+  write_text(statement_, text);
+  const ProgramResult result = verify_statement();
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("edited or damaged"));
+}
+
+TEST_F(PrivacyStatement, AFigureThatDoesNotFollowFromTheMechanismsIsFoundThoughTheSiteSignedIt) {
+  ASSERT_EQ(export_statement().exit_code, 0);
+  std::string text = text_of_file(statement_);
+  while (text.back() == '\n') text.pop_back();
+  std::string body(privacy::open_sealed(text).value().body);
+  const auto at = body.find("\"steps\": 30");
+  ASSERT_NE(at, std::string::npos);
+  body[at + 9] = '2';
+  write_text(statement_, privacy::seal(body, *signer_).value() + "\n");
+  const ProgramResult result = verify_statement();
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("data set 'default'"), HasSubstr("its mechanisms make it")));
+}
+
+TEST_F(PrivacyStatement, OfALedgerThatWasCutSinceIsFound) {
+  ASSERT_EQ(export_statement().exit_code, 0);
+  std::string text = text_of_file(path_);
+  write_text(path_, text.substr(0, text.rfind("{\"number\":4")));
+  const ProgramResult result = verify_statement({"--ledger", directory_.path().string()});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("no entry 4"));
+}
+
+TEST_F(PrivacyStatement, IsNotMadeWithAnotherKey) {
+  write_text(directory_ / "other.pem", net::PrivateKey::generate().to_pem());
+  const ProgramResult result =
+      run("export", {"--out", (directory_ / "out").string(), "--key", (directory_ / "other.pem").string()});
+  EXPECT_EQ(result.exit_code, 4);
+  EXPECT_THAT(result.err, HasSubstr("not the one that signed the ledger"));
+  EXPECT_FALSE(std::filesystem::exists(statement_));
+}
+
+TEST_F(PrivacyStatement, ThePageHoldsTheFiguresAndFetchesNothing) {
+  ASSERT_EQ(export_statement().exit_code, 0);
+  const std::string page = text_of_file(directory_ / "out" / "statement.html");
+  const json::object document = one_json_object(run("report", {"--json"}).out);
+  EXPECT_THAT(page, AllOf(HasSubstr("Privacy statement of site-1"), HasSubstr("domains-1"),
+                          HasSubstr(std::string(document.at("head").as_string())), HasSubstr("What this rests on"),
+                          HasSubstr("How to check it")));
+  EXPECT_THAT(page, AllOf(Not(HasSubstr("<script")), Not(HasSubstr("http:")), Not(HasSubstr("https:")),
+                          Not(HasSubstr("src=")), Not(HasSubstr("@import"))));
+}
+
+TEST_F(PrivacyStatement, NamesOfJobsCannotBecomeMarkup) {
+  privacy::Ledger::open(path_, {"site-1", signer_}, {{"default", 8.0, 1e-5}}, system_clock())
+      .value()
+      ->charge(charge("<script>alert(1)</script>", 1, "default"))
+      .value();
+  ASSERT_EQ(export_statement().exit_code, 0);
+  const std::string page = text_of_file(directory_ / "out" / "statement.html");
+  EXPECT_THAT(page, AllOf(HasSubstr("&lt;script&gt;"), Not(HasSubstr("<script"))));
+  EXPECT_EQ(verify_statement().exit_code, 0);
 }
 
 }  // namespace

@@ -130,7 +130,7 @@ TEST_F(Simulation, KeepsLedgersThatSayWhatTheReportSays) {
     ASSERT_EQ(ledger.exit_code, 0) << ledger.err;
     const json::object document = one_json_object(ledger.out);
     EXPECT_EQ(document.at("entries").to_number<int>(), 1);
-    EXPECT_NEAR(document.at("data_sets").at(0).at("epsilon").to_number<double>(),
+    EXPECT_NEAR(document.at("data_sets").at(0).at("epsilon_rdp").to_number<double>(),
                 client.at("epsilon_spent").to_number<double>(), 1e-9);
   }
 }

@@ -9,6 +9,7 @@
 namespace trib::client {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class LedgerGapTest : public SiteFixture {
@@ -75,6 +76,31 @@ TEST_F(LedgerGapTest, ChargesEveryDataSetSinceTheEntriesMayHaveBeenOfAny) {
   ASSERT_EQ(charge_ledger_gap(site_, {.count = 3, .hash = {}}).value(), 2);
   EXPECT_GT(spent(), 0.0);
   EXPECT_GT(ledger_->epsilon_spent("letters", 1e-5), 8.0) << "nothing tells what its rounds cost";
+}
+
+TEST_F(LedgerGapTest, RefusesAHistoryThatWasRewrittenWhateverItsLength) {
+  for (std::int64_t round = 1; round <= 3; ++round) charge("a", round);
+  const privacy::LedgerHead known = ledger_->head();
+  close_stores();
+  std::filesystem::remove(directory_ / "ledger.jsonl");
+  open_stores();
+  for (std::int64_t round = 1; round <= 3; ++round) charge("a", round, 20.0);  // as if it had cost less
+  for (int more = 0; more < 2; ++more) {
+    const auto refused = charge_ledger_gap(site_, known);
+    ASSERT_FALSE(refused) << "of the same length, and longer";
+    EXPECT_EQ(refused.error().code, Errc::corrupt);
+    EXPECT_THAT(refused.error().message, AllOf(HasSubstr("entry 3"), HasSubstr("Restore the newest copy")));
+    charge("a", 4 + more, 20.0);
+  }
+}
+
+TEST_F(LedgerGapTest, AcceptsThatAnEarlierGapStandsForWhatTheAggregatorHasSeen) {
+  charge("a", 1);
+  const privacy::LedgerHead known{.count = 4, .hash = sha256("lost")};
+  ASSERT_EQ(charge_ledger_gap(site_, known).value(), 3);
+  EXPECT_EQ(charge_ledger_gap(site_, known).value(), 0) << "the aggregator may not have heard of the gap yet";
+  charge("a", 2);
+  EXPECT_EQ(charge_ledger_gap(site_, ledger_->head()).value(), 0);
 }
 
 TEST_F(LedgerGapTest, RefusesToGoOnWhereTheGapCannotBeCharged) {

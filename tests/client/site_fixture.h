@@ -132,7 +132,8 @@ class SiteFixture : public ::testing::Test {
     for (const auto& [name, policy] : site_.data_sets) {
       if (policy.budget) budgets.push_back(*policy.budget);
     }
-    ledger_ = std::move(privacy::Ledger::open(directory_ / "ledger.jsonl", budgets, clock_)).value();
+    ledger_ =
+        std::move(privacy::Ledger::open(directory_ / "ledger.jsonl", {"hospital", signer_}, budgets, clock_)).value();
     outbox_ = std::move(Outbox::open(directory_ / "outbox", outbox_limit)).value();
     site_.ledger = ledger_.get();
     site_.outbox = outbox_.get();
@@ -183,6 +184,7 @@ class SiteFixture : public ::testing::Test {
 
   test::TemporaryDirectory directory_;
   ManualClock clock_;
+  std::shared_ptr<const Signer> signer_ = throwaway_signer();
   std::shared_ptr<FakeBehaviour> behaviour_ = std::make_shared<FakeBehaviour>();
   tasks::TaskDefinition definition_;
   Site site_;

@@ -52,6 +52,20 @@ TEST(Sha256, NamesAFileThatIsNotThere) {
   EXPECT_THAT(result.error().message, HasSubstr("/nonexistent/file"));
 }
 
+// RFC 4231, test cases 1 and 2.
+TEST(HmacSha256, MatchesTheStandardsExamples) {
+  const test::TemporaryDirectory directory;
+  const auto hmac = [&](const std::vector<std::uint8_t>& key, const std::string& message) {
+    std::ofstream(directory / "file") << message;
+    return to_hex(hmac_sha256_file(key, directory / "file").value());
+  };
+  EXPECT_EQ(hmac(std::vector<std::uint8_t>(20, 0x0b), "Hi There"),
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+  EXPECT_EQ(hmac(bytes_of("Jefe"), "what do ya want for nothing?"),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+  EXPECT_EQ(hmac_sha256_file(bytes_of("Jefe"), directory / "absent").error().code, Errc::not_found);
+}
+
 TEST(Hex, RoundTripsADigestInEitherCase) {
   const Sha256 digest = sha256("abc");
   EXPECT_EQ(sha256_from_hex(abc_digest).value(), digest);

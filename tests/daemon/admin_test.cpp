@@ -87,6 +87,19 @@ TEST_F(AdminTest, ListsSitesAndJobs) {
   EXPECT_EQ(boost::json::parse(ask(jobs).json()).at("jobs").as_array().at(0).at("id").as_string(), id);
 }
 
+TEST_F(AdminTest, ReportsWhatSitesSaidOfTheirPrivacy) {
+  start();
+  enrol("clinic-7");
+  enrol("alice", true);
+  AdminRequest report;
+  report.mutable_privacy_report();
+  const auto answer = boost::json::parse(ask(report).json());
+  EXPECT_EQ(answer.at("federation").as_string(), "test");
+  ASSERT_EQ(answer.at("sites").as_array().size(), 1u) << "operators have no ledger";
+  EXPECT_EQ(answer.at("sites").at(0).at("site").as_string(), "clinic-7");
+  EXPECT_EQ(answer.at("sites").at(0).at("key_sha256").as_string().size(), 64u);
+}
+
 TEST_F(AdminTest, AWatchStreamsTheJobUntilItEndsAndTheChannelGoesOn) {
   start();
   const std::string id = submit();

@@ -158,6 +158,27 @@ TEST_F(SessionTest, TheSiteIsToldTheNewestLedgerHeadThatIsKnown) {
   EXPECT_EQ(known.hash(), std::string(32, 'h'));
 }
 
+TEST_F(SessionTest, ALedgerThatWasRewrittenIsRefusedAndTheHeadStaysWhatItWas) {
+  start();
+  const auto site = enrol("clinic-7");
+  ClientMessage first = hello();
+  first.mutable_hello()->mutable_ledger_head()->set_count(5);
+  first.mutable_hello()->mutable_ledger_head()->set_hash(std::string(32, 'h'));
+  auto channel = dial(site).value();
+  send(*channel, first);
+  await(*channel, ServerMessage::kWelcome);
+  channel->close();
+  std::this_thread::sleep_for(Milliseconds(100));
+  ClientMessage rewritten = first;
+  rewritten.mutable_hello()->mutable_ledger_head()->set_hash(std::string(32, 'x'));
+  channel = dial(site).value();
+  send(*channel, rewritten);
+  expect_goodbye(*channel, Errc::permission_denied, "entry 5 has another hash");
+  channel = dial(site).value();
+  send(*channel, first);
+  EXPECT_EQ(await(*channel, ServerMessage::kWelcome).welcome().known_ledger_head().hash(), std::string(32, 'h'));
+}
+
 TEST_F(SessionTest, ACertificateIsRenewedOverTheSession) {
   start();
   const auto site = enrol("clinic-7");

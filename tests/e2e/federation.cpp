@@ -192,8 +192,12 @@ Finished Federation::run(std::vector<std::string> arguments) {
 // The operator
 
 Finished Federation::trib(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), programs / "trib");
   arguments.insert(arguments.end(), {"--server", server_directory()});
+  return trib_alone(std::move(arguments));
+}
+
+Finished Federation::trib_alone(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), programs / "trib");
   return run(std::move(arguments));
 }
 
@@ -269,7 +273,7 @@ std::vector<privacy::LedgerEntry> Federation::ledger(int site) const {
 std::map<std::int64_t, int> Federation::charges(int site, const std::string& job) const {
   std::map<std::int64_t, int> result;
   for (const auto& entry : ledger(site)) {
-    if (entry.charge.job == job) ++result[entry.charge.round];
+    if (entry.spends() && entry.charge.job == job) ++result[entry.charge.round];
   }
   return result;
 }

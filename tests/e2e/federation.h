@@ -73,6 +73,7 @@ class Federation {
   json::object await_end(const std::string& id);
   json::array sites();
   Finished trib(std::vector<std::string> arguments);  // with --server
+  Finished trib_alone(std::vector<std::string> arguments);
   // The contributions of each committed round, from round 1.
   static std::vector<std::int64_t> contributions(const json::object& job);
 

@@ -118,7 +118,7 @@ TEST_F(MembershipTest, ALedgerRestoredFromABackupIsChargedForWhatItForgot) {
   fs::copy_file(ledger, backup);
   federation_.await_end(federation_.submit({.rounds = 2}));
   const double truly_spent = spent(1);
-  ASSERT_EQ(federation_.ledger(1).size(), 3U);
+  ASSERT_EQ(federation_.ledger(1).size(), 4U) << "the data set and three rounds";
 
   ASSERT_EQ(federation_.stop_site(1), 0);
   fs::copy_file(backup, ledger, fs::copy_options::overwrite_existing);
@@ -126,10 +126,71 @@ TEST_F(MembershipTest, ALedgerRestoredFromABackupIsChargedForWhatItForgot) {
   federation_.start_site(1);
   federation_.wait_until("the gap to be charged", [&] {
     const auto entries = federation_.ledger(1);
-    return !entries.empty() && entries.back().is_gap;
+    return !entries.empty() && entries.back().kind == privacy::EntryKind::gap;
   });
   EXPECT_GE(spent(1), truly_spent);
   federation_.await_end(federation_.submit({.rounds = 1}));
+}
+
+// Somebody with the site's key wrote a cheaper history of the same length: only the aggregator can tell.
+TEST_F(MembershipTest, ALedgerThatWasRewrittenWithTheSitesOwnKeyIsRefused) {
+  start_three_sites();
+  federation_.await_end(federation_.submit({.rounds = 2}));
+  ASSERT_EQ(federation_.stop_site(1), 0);
+  const client::SiteDirectory site = federation_.directory_of(1);
+  const auto entries = privacy::read_ledger(site.ledger()).value();
+  const std::string whole = read_file(site.ledger()).value();
+  fs::remove(site.ledger());
+  {
+    const privacy::LedgerOwner owner{"site-1", signer_from_pem(read_file(site.key()).value()).value()};
+    const auto forged =
+        privacy::Ledger::open(site.ledger(), owner, {{"default", 1000.0, 1e-5}}, system_clock()).value();
+    for (const auto& entry : entries) {
+      if (!entry.spends()) {
+        forged->declare_data(entry.charge.data_set, entry.charge.declared_records, entry.data_digest).value();
+        continue;
+      }
+      privacy::Charge cheaper = entry.charge;
+      cheaper.mechanism.steps = 1;
+      forged->charge(cheaper).value();
+    }
+    ASSERT_EQ(std::ssize(forged->entries()), std::ssize(entries));
+  }
+  federation_.start_site(1);
+  federation_.wait_until("site-1 to be refused",
+                         [&] { return problem(1).find("edited or replaced") != std::string::npos; });
+  ASSERT_EQ(federation_.stop_site(1), 0);
+  std::ofstream(site.ledger()) << whole;
+  federation_.start_site(1);
+  await_connection(1);
+}
+
+TEST_F(MembershipTest, AnOfficerGetsTheSameFiguresFromTheSiteAndFromTheAggregator) {
+  start_three_sites();
+  federation_.await_end(federation_.submit({.rounds = 2}));
+  const std::string site = federation_.directory_of(1).root.string();
+  const std::string out = (federation_.root() / "statement").string();
+  ASSERT_EQ(federation_.stop_site(1), 0);
+  const auto ledger = federation_.trib_alone({"privacy", "verify", site, "--json"});
+  ASSERT_EQ(ledger.exit_code, 0) << ledger.output;
+  const json::object own = json::parse(ledger.output).as_object();
+  EXPECT_TRUE(own.at("certificate_checked").as_bool());
+  const auto exported = federation_.trib_alone({"privacy", "export", site, "--out", out});
+  ASSERT_EQ(exported.exit_code, 0) << exported.output;
+  const auto verified = federation_.trib_alone(
+      {"privacy", "verify", out + "/statement.json", "--certificate", out + "/certificate.pem", "--ledger", site});
+  EXPECT_EQ(verified.exit_code, 0) << verified.output;
+
+  const auto answer = federation_.trib({"privacy", "report", "--json"});
+  ASSERT_EQ(answer.exit_code, 0) << answer.output;
+  const json::object told = json::parse(answer.output).at("sites").at(0).as_object();
+  EXPECT_EQ(told.at("site").as_string(), "site-1");
+  EXPECT_EQ(told.at("key_sha256"), own.at("key_sha256"));
+  EXPECT_EQ(told.at("ledger_head").at("hash"), own.at("head"));
+  const json::object& set = told.at("data_sets").at(0).as_object();
+  EXPECT_EQ(set.at("rounds").to_number<int>(), 2);
+  EXPECT_EQ(set.at("epsilon_budget").to_number<double>(), 1000.0);
+  EXPECT_GT(set.at("epsilon_spent").to_number<double>(), 0.0);
 }
 
 TEST_F(MembershipTest, ACorruptLedgerStopsTheClientBeforeItTrains) {
@@ -144,7 +205,7 @@ TEST_F(MembershipTest, ACorruptLedgerStopsTheClientBeforeItTrains) {
   std::ofstream(ledger) << text;
   const Finished run = federation_.run_client_to_its_end(federation_.directory_of(1).root);
   EXPECT_EQ(run.exit_code, 1);
-  EXPECT_THAT(run.output, HasSubstr("entry 1"));
+  EXPECT_THAT(run.output, HasSubstr("entry 2"));
 }
 
 }  // namespace

@@ -17,14 +17,15 @@ TEST_P(KilledAt, TheRoundIsSpentAndNeverTrainedAgain) {
   const TemporaryDirectory directory;
   const ManualClock clock;
   const Charge charge = charge_of("j", 1);
+  owner();  // before the fork
   ASSERT_TRUE(killed_at(GetParam(), [&] {
-    const auto ledger = Ledger::open(directory / "ledger", budget_of(8.0), clock).value();
+    const auto ledger = Ledger::open(directory / "ledger", owner(), budget_of(8.0), clock).value();
     PrivacySession session = PrivacySession::open(*ledger, charge, false, RandomKey::from_system(), clock).value();
     const RecordStore<VectorRecord> records(std::vector<VectorRecord>(100, VectorRecord{{1.0f}}));
     while (session.steps_left() > 0) step(session, records, {});
     session.contribute(TensorMap(), 1.0).value();
   }));
-  const auto ledger = Ledger::open(directory / "ledger", budget_of(8.0), clock).value();
+  const auto ledger = Ledger::open(directory / "ledger", owner(), budget_of(8.0), clock).value();
   EXPECT_DOUBLE_EQ(ledger->epsilon_spent("messages", 1e-5), RdpCurve().add(charge.mechanism).epsilon(1e-5));
   EXPECT_EQ(PrivacySession::open(*ledger, charge, false, RandomKey::from_system(), clock).error().code,
             Errc::already_exists);

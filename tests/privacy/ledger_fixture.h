@@ -56,6 +56,12 @@ inline Charge non_private_charge(const std::string& job, std::int64_t round) {
   return charge;
 }
 
+// The site of these tests; one key for the whole process, and for its children.
+inline const LedgerOwner& owner() {
+  static const LedgerOwner site{"hospital", throwaway_signer()};
+  return site;
+}
+
 inline std::vector<Budget> budget_of(double epsilon) {
   return {{"messages", epsilon, 1e-5}};
 }

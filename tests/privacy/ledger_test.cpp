@@ -19,6 +19,7 @@
 namespace trib::privacy {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 double epsilon_of(std::int64_t charges) {
@@ -28,7 +29,9 @@ double epsilon_of(std::int64_t charges) {
 
 class LedgerTest : public testing::Test {
  protected:
-  Result<std::unique_ptr<Ledger>> open(double cap = 8.0) { return Ledger::open(path_, budget_of(cap), clock_); }
+  Result<std::unique_ptr<Ledger>> open(double cap = 8.0) {
+    return Ledger::open(path_, owner(), budget_of(cap), clock_);
+  }
 
   // Writes `rounds` charges of job "j".
   void write(std::int64_t rounds) {
@@ -142,7 +145,7 @@ TEST_F(LedgerTest, RefusesADataSetWithoutABudget) {
 
 TEST_F(LedgerTest, DataSetsHaveBudgetsOfTheirOwn) {
   const double cap = epsilon_of(1) * 1.001;
-  const auto ledger = Ledger::open(path_, {{"a", cap, 1e-5}, {"b", cap, 1e-5}}, clock_).value();
+  const auto ledger = Ledger::open(path_, owner(), {{"a", cap, 1e-5}, {"b", cap, 1e-5}}, clock_).value();
   EXPECT_TRUE(ledger->charge(charge_of("j", 1, "a")).ok());
   EXPECT_TRUE(ledger->charge(charge_of("j", 1, "b")).ok());
   EXPECT_FALSE(ledger->charge(charge_of("j", 2, "a")).ok());
@@ -172,9 +175,10 @@ TEST_F(LedgerTest, RefusesChargesThatCannotBeAccountedFor) {
 }
 
 TEST_F(LedgerTest, RefusesBudgetsThatMakeNoSense) {
-  EXPECT_EQ(Ledger::open(path_, {{"a", 0.0, 1e-5}}, clock_).error().code, Errc::invalid_argument);
-  EXPECT_EQ(Ledger::open(path_, {{"a", 1.0, 1.0}}, clock_).error().code, Errc::invalid_argument);
-  EXPECT_EQ(Ledger::open(path_, {{"a", 1.0, 1e-5}, {"a", 9.0, 1e-5}}, clock_).error().code, Errc::invalid_argument);
+  EXPECT_EQ(Ledger::open(path_, owner(), {{"a", 0.0, 1e-5}}, clock_).error().code, Errc::invalid_argument);
+  EXPECT_EQ(Ledger::open(path_, owner(), {{"a", 1.0, 1.0}}, clock_).error().code, Errc::invalid_argument);
+  EXPECT_EQ(Ledger::open(path_, owner(), {{"a", 1.0, 1e-5}, {"a", 9.0, 1e-5}}, clock_).error().code,
+            Errc::invalid_argument);
 }
 
 TEST_F(LedgerTest, ADataSetThatWasReadWithoutPrivacyHasNoBoundAndTakesNoPrivateJob) {
@@ -249,9 +253,21 @@ TEST_F(LedgerTest, AFileThatIsNoLedgerIsRefused) {
 TEST_F(LedgerTest, ALedgerOfALaterFormatIsRefusedAsSuch) {
   write(1);
   std::string text = slurp(path_);
-  text.replace(text.find("\"version\":1"), 11, "\"version\":2");
+  text.replace(text.find("\"version\":2"), 11, "\"version\":3");
   spit(path_, text);
   EXPECT_EQ(open().error().code, Errc::unsupported);
+}
+
+TEST_F(LedgerTest, AnUnsignedLedgerOfTheFirstFormatIsRefusedWithWhatToDo) {
+  const std::string before =
+      "{\"format\":\"tributary-privacy-ledger\",\"version\":1,\"id\":\"00\",\"created\":\"2026-01-01T00:00:00.000Z\"}"
+      "\n";
+  spit(path_, before);
+  const auto ledger = open();
+  ASSERT_FALSE(ledger.ok());
+  EXPECT_EQ(ledger.error().code, Errc::unsupported);
+  EXPECT_THAT(ledger.error().message, AllOf(HasSubstr("nobody signed"), HasSubstr("take what it spent off the caps")));
+  EXPECT_EQ(slurp(path_), before);
 }
 
 TEST_F(LedgerTest, TheHeadTellsACutLedgerFromAWholeOne) {
@@ -311,14 +327,14 @@ TEST_F(LedgerTest, ATornLineOfAnUnknownDataSetIsCountedForEveryDataSetAtItsCostl
   costly.mechanism.steps = 100;
   const std::vector<Budget> budgets{{"a", 8.0, 1e-5}, {"b", 8.0, 1e-5}};
   {
-    const auto ledger = Ledger::open(path_, budgets, clock_).value();
+    const auto ledger = Ledger::open(path_, owner(), budgets, clock_).value();
     ledger->charge(costly).value();
     ledger->charge(charge_of("j", 2, "a")).value();
     ledger->charge(charge_of("j", 3, "b")).value();
   }
   spit(path_, slurp(path_) + "{\"numb");
   EXPECT_EQ(read_ledger(path_).error().code, Errc::unavailable);
-  const auto ledger = Ledger::open(path_, budgets, clock_).value();
+  const auto ledger = Ledger::open(path_, owner(), budgets, clock_).value();
   EXPECT_DOUBLE_EQ(ledger->epsilon_spent("a", 1e-5), epsilon_of(21));
   EXPECT_DOUBLE_EQ(ledger->epsilon_spent("b", 1e-5), epsilon_of(2));
   EXPECT_THAT(ledger->entries().back().note, HasSubstr("crash"));
@@ -348,7 +364,7 @@ TEST_F(LedgerTest, AGapChargesEveryMissingEntryAtTheWorstCase) {
   EXPECT_DOUBLE_EQ(ledger->epsilon_spent("messages", 1e-5), epsilon_of(5));
   EXPECT_EQ(head.count, 6) << "three lost entries and the gap itself: past every head the server knows";
   EXPECT_EQ(ledger->head(), head);
-  EXPECT_TRUE(ledger->entries().back().is_gap);
+  EXPECT_TRUE(ledger->entries().back().kind == EntryKind::gap);
   EXPECT_FALSE(ledger->charged("j", 0, "messages")) << "a gap is no charge to train on";
 }
 
@@ -476,7 +492,7 @@ TEST_F(LedgerTest, AFullDiskIsReportedAsSuchAndTheLedgerStaysWhole) {
     if (::unshare(CLONE_NEWNS) != 0 && ::unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) ::_exit(99);
     if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) ::_exit(99);
     if (::mount("tmpfs", mount.c_str(), "tmpfs", 0, "size=65536") != 0) ::_exit(99);
-    auto ledger = Ledger::open(mount / "ledger.jsonl", budget_of(1e6), clock_).value();
+    auto ledger = Ledger::open(mount / "ledger.jsonl", owner(), budget_of(1e6), clock_).value();
     for (std::int64_t round = 1; round <= 1000; ++round) {
       const Status charged = ledger->charge(charge_of("j", round));
       if (charged.ok()) continue;

@@ -113,7 +113,14 @@ TEST_F(SqliteStoreTest, ALedgerHeadOnlyMovesForward) {
   EXPECT_EQ(store_->ledger_head("site-a", "").value()->hash, hash_of(5));
   ASSERT_TRUE(store_->advance_ledger_head("site-a", "", {6, hash_of(6)}));
   EXPECT_EQ(store_->ledger_head("site-a", "").value()->count, 6);
-  EXPECT_EQ(store_->ledger_head("site-a", "other").value(), std::nullopt);
+  EXPECT_FALSE(store_->ledger_head("site-a", "other").value().has_value());
+}
+
+TEST_F(SqliteStoreTest, ALedgerHeadRemembersWhenItWasHeardOf) {
+  ASSERT_TRUE(store_->advance_ledger_head("site-a", "", {5, hash_of(5), at(70)}));
+  ASSERT_TRUE(store_->advance_ledger_head("site-a", "", {5, hash_of(6), at(80)}));
+  EXPECT_EQ(store_->ledger_head("site-a", "").value()->time, at(70));
+  EXPECT_EQ(store_->ledger_head("site-a", "").value()->hash, hash_of(5));
 }
 
 TEST_F(SqliteStoreTest, AJobComesBackWholeAfterARestart) {
@@ -227,6 +234,22 @@ TEST_F(SqliteStoreTest, AnotherFileIsCorruptAndANewerStoreIsUnsupported) {
   const auto newer = SqliteStore::open(path_);
   EXPECT_EQ(newer.error().code, Errc::unsupported);
   EXPECT_NE(newer.error().message.find("99"), std::string::npos);
+}
+
+TEST_F(SqliteStoreTest, AStoreOfTheFirstVersionGoesOn) {
+  ASSERT_TRUE(store_->advance_ledger_head("site-a", "", {5, hash_of(5), at(70)}));
+  store_.reset();
+  sqlite3* database = nullptr;
+  ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(database, "ALTER TABLE ledger_heads DROP COLUMN time; PRAGMA user_version = 1", nullptr,
+                         nullptr, nullptr),
+            SQLITE_OK);
+  sqlite3_close(database);
+  store_ = SqliteStore::open(path_).value();
+  EXPECT_EQ(store_->ledger_head("site-a", "").value()->count, 5);
+  EXPECT_EQ(store_->ledger_head("site-a", "").value()->time, WallTime());
+  ASSERT_TRUE(store_->advance_ledger_head("site-a", "", {6, hash_of(6), at(80)}));
+  EXPECT_EQ(store_->ledger_head("site-a", "").value()->time, at(80));
 }
 
 // A process that is killed between the statements of a commit and its end leaves the round open, and everything before
