@@ -23,6 +23,16 @@ std::string_view to_string(MechanismKind kind) {
   return kind == MechanismKind::none ? "none" : "poisson_subsampled_gaussian";
 }
 
+// Kind, noise and clipping rule.
+std::string render_mechanism_kind(const Mechanism& mechanism) {
+  std::string text = fmt::format("\"mechanism\":\"{}\"", to_string(mechanism.kind));
+  if (mechanism.kind != MechanismKind::none) {
+    text +=
+        fmt::format(",\"noise\":\"{}\",\"clipping\":\"{}\"", to_string(mechanism.noise), to_string(mechanism.clipping));
+  }
+  return text;
+}
+
 Error corrupt(std::string message) {
   return {Errc::corrupt, std::move(message)};
 }
@@ -62,6 +72,13 @@ class Fields {
     Mechanism mechanism{MechanismKind::none, *sample_rate, *noise, *clip, *steps};
     if (*kind == to_string(MechanismKind::poisson_subsampled_gaussian)) {
       mechanism.kind = MechanismKind::poisson_subsampled_gaussian;
+      // Lines from before the discrete Gaussian do not say how: by the float one, clipped flat.
+      const std::string noise_kind = text("noise").value_or(std::string(to_string(NoiseKind::float_gaussian)));
+      const std::string clipping = text("clipping").value_or(std::string(to_string(Clipping::flat)));
+      mechanism.noise =
+          noise_kind == to_string(NoiseKind::float_gaussian) ? NoiseKind::float_gaussian : NoiseKind::discrete_gaussian;
+      mechanism.clipping = clipping == to_string(Clipping::flat) ? Clipping::flat : Clipping::automatic;
+      if (noise_kind != to_string(mechanism.noise) || clipping != to_string(mechanism.clipping)) return std::nullopt;
     } else if (*kind != to_string(MechanismKind::none)) {
       return std::nullopt;
     }
@@ -105,9 +122,9 @@ std::string render_ledger_entry(const LedgerEntry& entry) {
   const Mechanism& mechanism = charge.mechanism;
   // What costs comes first: the more of a torn line is left, the better it can be bounded.
   std::string line = fmt::format(
-      "{{\"number\":{},\"kind\":\"{}\",\"data_set\":{},\"mechanism\":\"{}\",\"sample_rate\":{},\"noise_multiplier\":{},"
+      "{{\"number\":{},\"kind\":\"{}\",\"data_set\":{},{},\"sample_rate\":{},\"noise_multiplier\":{},"
       "\"clip_norm\":{},\"steps\":{},\"job\":{},\"round\":{},\"declared_records\":{},\"target_delta\":{},\"time\":{},",
-      entry.number, entry.is_gap ? "gap" : "charge", json_string(charge.data_set), to_string(mechanism.kind),
+      entry.number, entry.is_gap ? "gap" : "charge", json_string(charge.data_set), render_mechanism_kind(mechanism),
       mechanism.sample_rate, mechanism.noise_multiplier, mechanism.clip_norm, mechanism.steps, json_string(charge.job),
       charge.round, charge.declared_records, charge.target_delta, json_string(entry.time));
   if (entry.is_gap) line += fmt::format("\"missing\":{},", entry.missing);

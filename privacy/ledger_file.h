@@ -4,6 +4,9 @@
 // entry. An entry's "previous" is the hash of the line before it (for the first: SHA-256 of the header line), and its
 // "hash", the last field, is the SHA-256 of all bytes of the line that stand before `,"hash":`. So the chain can be
 // checked with sha256sum and a text editor.
+//
+// A private mechanism's "noise" and "clipping" say which it was; a line without them is from before the discrete
+// Gaussian and means "float_gaussian" and "flat".
 #pragma once
 
 #include <optional>
