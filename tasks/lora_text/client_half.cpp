@@ -149,7 +149,8 @@ Result<privacy::Mechanism> round_mechanism(const JobSpec& job, const Config& con
                                                                        .batch_size = batch_size,
                                                                        .steps_per_round = config.local_steps,
                                                                        .max_rounds = job.max_participations()}));
-  return privacy::round_mechanism(plan, job.privacy.clip_norm, config.local_steps);
+  return privacy::round_mechanism(plan, job.privacy.clip_norm, config.local_steps, job.privacy.clipping,
+                                  job.privacy.noise);
 }
 
 Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteContext& site) {

@@ -256,6 +256,18 @@ TEST_F(LoraTextTest, ChargesTheRoundAndCalibratesForAllRoundsASiteMayTake) {
   EXPECT_EQ(planned.sample_rate, charge.mechanism.sample_rate);
 }
 
+TEST_F(LoraTextTest, ChargesTheNoiseAndTheClippingThatTheJobNames) {
+  sections_["privacy"] = "epsilon = 6\n";
+  const privacy::Mechanism plain = definition().round_mechanism(job(), 240).value();
+  EXPECT_EQ(plain.noise, privacy::NoiseKind::discrete_gaussian);
+  EXPECT_EQ(plain.clipping, privacy::Clipping::flat);
+  sections_["privacy"] = "epsilon = 6\nnoise = \"float_gaussian\"\nclipping = \"automatic\"\n";
+  const privacy::Mechanism other = definition().round_mechanism(job(), 240).value();
+  EXPECT_EQ(other.noise, privacy::NoiseKind::float_gaussian);
+  EXPECT_EQ(other.clipping, privacy::Clipping::automatic);
+  EXPECT_EQ(other.noise_multiplier, plain.noise_multiplier);
+}
+
 TEST_F(LoraTextTest, TakesAllRecordsOfASiteSmallerThanTheBatch) {
   sections_["privacy"] = "epsilon = 6\n";
   EXPECT_DOUBLE_EQ(definition().round_mechanism(job(), 5).value().sample_rate, 1.0);
