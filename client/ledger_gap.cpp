@@ -13,7 +13,11 @@ namespace {
 
 // More than any cap: one step on every record with noise far below the clip norm.
 privacy::Mechanism unbounded_cost() {
-  return {.sample_rate = 1.0, .noise_multiplier = 1e-3, .clip_norm = 1.0, .steps = 1};
+  return {.sample_rate = 1.0,
+          .noise_multiplier = 1e-3,  // less than the discrete Gaussian takes
+          .clip_norm = 1.0,
+          .steps = 1,
+          .noise = privacy::NoiseKind::float_gaussian};
 }
 
 privacy::Charge costliest_charge(const Site& site, const std::string& data_set, const DataSetPolicy& policy) {

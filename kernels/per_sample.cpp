@@ -6,6 +6,7 @@
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/detail/dispatch.h"
+#include "kernels/detail/per_sample_check.h"
 #include "kernels/detail/raw_access.h"
 
 namespace trib::kernels {
@@ -17,17 +18,6 @@ constexpr std::int64_t normals_a_block = 8;
 const float* data(const Tensor& tensor) {
   detail::require(tensor.dtype() == DType::f32, "per-sample operations take float32 tensors");
   return RawAccess::data<float>(tensor);
-}
-
-void check(const PerSampleGradients& gradients) {
-  for (const PerSampleGradient& gradient : gradients.tensors) {
-    const std::int64_t size = element_count(gradient.shape), count = gradients.sample_count;
-    const bool fits = gradient.is_outer_product()
-                          ? gradient.output_grads.dim(0) == count && gradient.inputs.dim(0) == count &&
-                                gradient.output_grads.dim(1) * gradient.inputs.dim(1) == size
-                          : gradient.values.element_count() == count * size;
-    detail::require(fits, "per-sample gradients do not fit their tensor's shape");
-  }
 }
 
 double squared_row_norm(const Tensor& rows, std::int64_t row) {
@@ -48,7 +38,7 @@ void add_outer_products(const PerSampleGradient& gradient, const float* factors,
 }  // namespace
 
 void joint_squared_norms(Stream& stream, const PerSampleGradients& gradients, const Tensor& squared_norms) {
-  check(gradients);
+  detail::check(gradients);
   detail::require(squared_norms.dtype() == DType::f32 && squared_norms.element_count() == gradients.sample_count,
                   "joint_squared_norms: one float32 a sample is needed");
   detail::dispatch(stream, [&] {
@@ -92,7 +82,7 @@ void clip_factors(Stream& stream, const Tensor& squared_norms, double clip_norm,
 
 void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const Tensor& factors,
                       const std::vector<Tensor>& sums) {
-  check(gradients);
+  detail::check(gradients);
   detail::require(sums.size() == gradients.tensors.size(), "add_weighted_sum: one sum a tensor is needed");
   detail::require(factors.element_count() == gradients.sample_count, "add_weighted_sum: one factor a sample is needed");
   for (std::size_t t = 0; t < sums.size(); ++t)

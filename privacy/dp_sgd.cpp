@@ -4,16 +4,38 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 #include "common/hash.h"
+#include "kernels/grid.h"
 
 namespace trib::privacy {
 namespace {
 
 constexpr std::uint64_t kNoiseStream = 1;
 constexpr std::uint64_t kSamplingStream = 2;
+constexpr double kAutomaticStability = 0.01;
+
+// Breaches of the mechanism, on which tests/privacy proves that its falsification tests see them. They are compiled
+// into that folder's own variants of this file and nowhere else.
+#if defined(TRIB_MUTATE_NOISE)
+constexpr double kNoiseScale = 0.9;
+#else
+constexpr double kNoiseScale = 1.0;
+#endif
+#if defined(TRIB_MUTATE_SKIP_CLIP)
+kernels::Tensor mutate_one_in_a_hundred(kernels::Stream& stream, const kernels::Tensor& factors) {
+  static ChaCha20Random random(RandomKey::from_seed(7));
+  HostTensor mutated = factors.to_host(stream);
+  for (float& factor : mutated.as<float>()) {
+    if (random.below(100) == 0) factor = 1.0f;
+  }
+  return kernels::Tensor::from_host(stream, mutated);
+}
+#endif
 
 }  // namespace
 
@@ -62,45 +84,127 @@ GradientSum::GradientSum(const RandomKey& key, const Charge& charge)
       expected_batch_(charge.mechanism.sample_rate * static_cast<double>(charge.declared_records)),
       noise_key_(key, "noise", charge) {}
 
-void GradientSum::reset(kernels::Stream& stream, const std::vector<kernels::Tensor>& parameters) {
-  const bool fits = std::equal(parameters.begin(), parameters.end(), tensors_.begin(), tensors_.end(),
-                               [](const kernels::Tensor& parameter, const kernels::Tensor& sum) {
-                                 return parameter.shape() == sum.shape() && &parameter.device() == &sum.device();
-                               });
+NoiseGrid noise_grid(const Mechanism& mechanism, std::int64_t coordinates) {
+  if (coordinates < 1 || coordinates > std::int64_t{1} << 40) {
+    throw std::invalid_argument(fmt::format("a sum has 1 to 2^40 coordinates, not {}", coordinates));
+  }
+  const double sigma = mechanism.noise_multiplier * kNoiseScale;
+  // The finest grid on which C, times C/γ ≤ 2^22, still fits: 2^k = sigma·(C/γ + √d/2).
+  NoiseGrid grid;
+  grid.log2_stddev = std::ilogb(sigma * static_cast<double>(kernels::max_grid_coordinate));
+  grid.spacing = sigma * mechanism.clip_norm /
+                 (std::ldexp(1.0, grid.log2_stddev) - sigma * 0.5 * std::sqrt(static_cast<double>(coordinates)));
+  return grid;
+}
+
+void GradientSum::reset(kernels::Stream& stream, const std::vector<Shape>& shapes) {
+  exact_.clear();
+  const bool fits = std::ranges::equal(shapes, tensors_, [&](const Shape& shape, const kernels::Tensor& sum) {
+    return shape == sum.shape() && &stream.device() == &sum.device();
+  });
   if (fits) {
     for (const kernels::Tensor& sum : tensors_) sum.zero(stream);
+    for (const kernels::Tensor& sum : grid_) sum.zero(stream);
     return;
   }
   tensors_.clear();
-  for (const kernels::Tensor& parameter : parameters) {
-    tensors_.push_back(kernels::Tensor::zeros(stream, DType::f32, parameter.shape()));
+  grid_.clear();
+  std::int64_t coordinates = 0;
+  for (const Shape& shape : shapes) {
+    tensors_.push_back(kernels::Tensor::zeros(stream, DType::f32, shape));
+    if (is_on_grid()) grid_.push_back(kernels::Tensor::zeros(stream, DType::i64, shape));
+    coordinates += element_count(shape);
   }
+  if (is_on_grid()) noise_grid_ = noise_grid(mechanism_, coordinates);
 }
 
-std::int64_t GradientSum::add_clipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients) {
+void GradientSum::check_fit(const kernels::PerSampleGradients& gradients) const {
   // A tensor that the clip does not see would leave unbounded.
   bool fits = gradients.tensors.size() == tensors_.size();
   for (std::size_t t = 0; fits && t < tensors_.size(); ++t) fits = gradients.tensors[t].shape == tensors_[t].shape();
   if (!fits) throw std::invalid_argument("per-sample gradients do not have the parameters' number and shapes");
+}
 
+std::int64_t GradientSum::add_clipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients) {
+  check_fit(gradients);
   kernels::Device& device = stream.device();
   const kernels::Tensor squared_norms(device, DType::f32, {gradients.sample_count});
-  const kernels::Tensor factors(device, DType::f32, {gradients.sample_count});
+  kernels::Tensor factors(device, DType::f32, {gradients.sample_count});
   kernels::joint_squared_norms(stream, gradients, squared_norms);
-  kernels::clip_factors(stream, squared_norms, mechanism_.clip_norm, kernels::ClippingRule::flat, 0.0, factors);
-  kernels::add_weighted_sum(stream, gradients, factors, tensors_);
+  kernels::clip_factors(
+      stream, squared_norms, mechanism_.clip_norm,
+      mechanism_.clipping == Clipping::flat ? kernels::ClippingRule::flat : kernels::ClippingRule::automatic,
+      kAutomaticStability, factors);
+#if defined(TRIB_MUTATE_SKIP_CLIP)
+  factors = mutate_one_in_a_hundred(stream, factors);
+#endif
+  if (is_on_grid()) {
+    kernels::add_rounded_sum(stream, gradients, factors, noise_grid_.spacing, grid_);
+  } else {
+    kernels::add_weighted_sum(stream, gradients, factors, tensors_);
+  }
   const HostTensor on_host = factors.to_host(stream);
   return std::ranges::count_if(on_host.as<float>(), [](float factor) { return factor < 1.0f; });
 }
 
-void GradientSum::finish(kernels::Stream& stream) {
-  for (const kernels::Tensor& sum : tensors_) {
-    if (mechanism_.kind != MechanismKind::none) {
-      noise_counter_ = kernels::add_gaussian_noise(stream, mechanism_.noise_multiplier * mechanism_.clip_norm,
-                                                   noise_key_.bytes(), kNoiseStream, noise_counter_, sum);
-    }
-    kernels::scale(stream, 1.0 / expected_batch_, sum);
+void GradientSum::add_unclipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients) {
+  check_fit(gradients);
+  const std::vector<float> ones(static_cast<std::size_t>(gradients.sample_count), 1.0f);
+  for (const kernels::Tensor& sum : tensors_) sum.zero(stream);
+  kernels::add_weighted_sum(stream, gradients, kernels::Tensor::from_host(stream, std::span<const float>(ones)),
+                            tensors_);
+  // Micro-batches in float64: a count goes on beyond 2^24.
+  for (std::size_t t = 0; t < tensors_.size(); ++t) {
+    if (exact_.size() == t) exact_.emplace_back(DType::f64, tensors_[t].shape());
+    const HostTensor part = tensors_[t].to_host(stream);
+    const auto from = part.as<float>();
+    const auto to = exact_[t].as<double>();
+    for (std::size_t i = 0; i < from.size(); ++i) to[i] += static_cast<double>(from[i]);
   }
+}
+
+void GradientSum::add_noise(kernels::Stream& stream) {
+  if (mechanism_.kind == MechanismKind::none) return;
+  if (is_on_grid()) {
+    for (const kernels::Tensor& sum : grid_) {
+      noise_counter_ = kernels::add_discrete_gaussian_noise(stream, noise_grid_.log2_stddev, noise_key_.bytes(),
+                                                            kNoiseStream, noise_counter_, sum);
+    }
+    return;
+  }
+  const double stddev = mechanism_.noise_multiplier * kNoiseScale * mechanism_.clip_norm;
+  for (const kernels::Tensor& sum : tensors_) {
+    noise_counter_ = kernels::add_gaussian_noise(stream, stddev, noise_key_.bytes(), kNoiseStream, noise_counter_, sum);
+  }
+}
+
+void GradientSum::finish_mean(kernels::Stream& stream) {
+  add_noise(stream);
+  for (std::size_t t = 0; t < tensors_.size(); ++t) {
+    if (is_on_grid()) {
+      kernels::scale_grid(stream, noise_grid_.spacing / expected_batch_, grid_[t], tensors_[t]);
+    } else {
+      kernels::scale(stream, 1.0 / expected_batch_, tensors_[t]);
+    }
+  }
+}
+
+std::vector<HostTensor> GradientSum::finish_sum(kernels::Stream& stream) {
+  if (mechanism_.kind == MechanismKind::none && !exact_.empty()) return std::exchange(exact_, {});
+  add_noise(stream);
+  std::vector<HostTensor> sums;
+  for (std::size_t t = 0; t < tensors_.size(); ++t) {
+    if (is_on_grid()) {
+      const kernels::Tensor scaled(stream.device(), DType::f64, tensors_[t].shape());
+      kernels::scale_grid(stream, noise_grid_.spacing, grid_[t], scaled);
+      sums.push_back(scaled.to_host(stream));
+      continue;
+    }
+    const HostTensor narrow = tensors_[t].to_host(stream);
+    HostTensor& wide = sums.emplace_back(DType::f64, tensors_[t].shape());
+    std::ranges::copy(narrow.as<float>(), wide.as<double>().begin());
+  }
+  return sums;
 }
 
 }  // namespace trib::privacy

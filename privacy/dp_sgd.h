@@ -1,5 +1,22 @@
 // One step of DP-SGD, apart from whose records it reads: the secret randomness, and the sums that become a noised mean.
 // PrivacySession drives this; tasks use PrivacySession.
+//
+// The mechanism (NoiseKind::discrete_gaussian). Per-sample norms and sums come from the same float32 numbers; a record
+// is clipped to C·(1 − 1e-5), which leaves room for every rounding before the grid. It is then rounded to the nearest
+// point of γℤ^d, d the number of trained coordinates: that moves it by at most γ√d/2, so one record changes the sum by
+// at most Δ = C + γ√d/2. Sums are int64. On each coordinate comes a discrete Gaussian N_Z(0, s²), s = 2^k grid points,
+// exactly sampled (kernels/grid.h). γ is chosen so that γs/Δ is the noise multiplier: what is charged is what is done.
+// Scaling to float and dividing by the expected batch are post-processing.
+//
+// Why the accountant may take it for the continuous Gaussian. Let μ ∈ ℤ^d, ‖μ‖ ≤ Δ/γ, be what a record adds, P the
+// noise and L(x) = P(x − μ)/P(x). As kμ is a lattice point, Σ_x P(x)·L(x)^k = exp((k² − k)‖μ‖²/2s²)·Σ_x P(x − kμ) =
+// exp((k² − k)‖μ‖²/2s²): the continuous value, exactly. The Rényi divergence of the subsampled mechanism at an integer
+// order is a sum of such terms, by the binomial theorem, so it is exactly the continuous one's; x → μ − x maps the
+// lattice to itself, so the order of the neighbours matters as little as there (Mironov, Talwar and Zhang 2019, Theorem
+// 5). At q = 1 this is Canonne, Kamath and Steinke 2020, Theorem 4. At a fractional order the lattice sum differs from
+// the integral by its aliasing terms (Poisson summation): e^{−2π²s²} from the Gaussian, and e^{−2π²s²γ/Δ} from where 1
+// − q + q·L(x) vanishes, at the imaginary distance πs²γ/Δ. Here s ≥ 2^16 and s²γ/Δ = s·noise_multiplier ≥ 2^10: below
+// 10^−8000 of it.
 #pragma once
 
 #include <array>
@@ -8,6 +25,7 @@
 #include <vector>
 
 #include "common/random.h"
+#include "common/tensor_map.h"
 #include "kernels/per_sample.h"
 #include "privacy/mechanism.h"
 
@@ -53,31 +71,52 @@ class PoissonSampler {
   Stream stream_;
 };
 
+// The grid of a mechanism that trains so many coordinates: a function of public values alone.
+struct NoiseGrid {
+  int log2_stddev = 0;  // k: the noise's standard deviation is 2^k grid points, from 2^16 to 2^36
+  double spacing = 0.0;  // γ. C/γ is between 2^21 − √d/2 and 2^22, so that Δ exceeds C by 4e-5 for 27,000 coordinates
+};
+// `mechanism` as check_charge() accepts it, with the discrete Gaussian; 1 ≤ coordinates ≤ 2^40.
+NoiseGrid noise_grid(const Mechanism& mechanism, std::int64_t coordinates);
+
 // The sum of clipped gradients over a step's micro-batches, and then its noised mean. Holds one float32 tensor a
-// parameter, reused from step to step.
+// parameter and, for noise on a grid, one of int64, reused from step to step. A sum holds 2^40 records.
 class GradientSum {
  public:
   GradientSum(const RandomKey& key, const Charge& charge);
 
-  // Zero sums of the parameters' shapes on their device.
-  void reset(kernels::Stream& stream, const std::vector<kernels::Tensor>& parameters);
+  // Zero sums of these shapes on the stream's device.
+  void reset(kernels::Stream& stream, const std::vector<Shape>& shapes);
 
   // Adds every sample's gradient, scaled so that its joint norm over all tensors is at most the clip norm. Returns how
-  // many samples were clipped. Throws std::invalid_argument where `gradients` does not match the parameters.
+  // many samples were made shorter. Throws std::invalid_argument where `gradients` does not match the shapes.
   std::int64_t add_clipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients);
+  // The same without a clip, for MechanismKind::none.
+  void add_unclipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients);
 
-  // Once a step: adds N(0, (noise_multiplier·clip_norm)²) to every coordinate (not for MechanismKind::none) and divides
-  // by the expected batch, sample_rate × declared_records.
-  void finish(kernels::Stream& stream);
+  // Once a step: adds the noise to every coordinate (not for MechanismKind::none) and divides by the expected batch,
+  // sample_rate × declared_records. The result is tensors().
+  void finish_mean(kernels::Stream& stream);
+  // Once a step, instead: adds the noise and returns the sum itself, one float64 tensor a shape.
+  std::vector<HostTensor> finish_sum(kernels::Stream& stream);
 
   const std::vector<kernels::Tensor>& tensors() const { return tensors_; }
 
  private:
+  void add_noise(kernels::Stream& stream);
+  bool is_on_grid() const {
+    return mechanism_.kind != MechanismKind::none && mechanism_.noise == NoiseKind::discrete_gaussian;
+  }
+  void check_fit(const kernels::PerSampleGradients& gradients) const;
+
   Mechanism mechanism_;
   double expected_batch_;
   Subkey noise_key_;
   std::uint64_t noise_counter_ = 0;  // the first block of the keystream that no step has used
-  std::vector<kernels::Tensor> tensors_;
+  NoiseGrid noise_grid_;
+  std::vector<kernels::Tensor> tensors_;  // float32: the mean; sums too, where there is no grid
+  std::vector<kernels::Tensor> grid_;     // int64: the sums on a grid
+  std::vector<HostTensor> exact_;         // float64: sums of whole micro-batches without privacy (add_unclipped)
 };
 
 }  // namespace trib::privacy

@@ -45,6 +45,16 @@ std::optional<EntryKind> kind_from_text(std::string_view text) {
   return std::nullopt;
 }
 
+// Kind, noise and clipping rule.
+std::string render_mechanism_kind(const Mechanism& mechanism) {
+  std::string text = fmt::format("\"mechanism\":\"{}\"", to_string(mechanism.kind));
+  if (mechanism.kind != MechanismKind::none) {
+    text +=
+        fmt::format(",\"noise\":\"{}\",\"clipping\":\"{}\"", to_string(mechanism.noise), to_string(mechanism.clipping));
+  }
+  return text;
+}
+
 Error corrupt(std::string message) {
   return {Errc::corrupt, std::move(message)};
 }
@@ -84,6 +94,11 @@ class Fields {
     Mechanism mechanism{MechanismKind::none, *sample_rate, *noise, *clip, *steps};
     if (*kind == to_string(MechanismKind::poisson_subsampled_gaussian)) {
       mechanism.kind = MechanismKind::poisson_subsampled_gaussian;
+      const std::string noise_kind = text("noise").value_or(""), clipping = text("clipping").value_or("");
+      mechanism.noise =
+          noise_kind == to_string(NoiseKind::float_gaussian) ? NoiseKind::float_gaussian : NoiseKind::discrete_gaussian;
+      mechanism.clipping = clipping == to_string(Clipping::flat) ? Clipping::flat : Clipping::automatic;
+      if (noise_kind != to_string(mechanism.noise) || clipping != to_string(mechanism.clipping)) return std::nullopt;
     } else if (*kind != to_string(MechanismKind::none)) {
       return std::nullopt;
     }
@@ -143,9 +158,9 @@ void append_charge(const LedgerEntry& entry, std::string& line) {
   const Mechanism& mechanism = charge.mechanism;
   // What costs comes first: the more of a torn line is left, the better it can be bounded.
   line += fmt::format(
-      "\"mechanism\":\"{}\",\"sample_rate\":{},\"noise_multiplier\":{},"
+      "{},\"sample_rate\":{},\"noise_multiplier\":{},"
       "\"clip_norm\":{},\"steps\":{},\"job\":{},\"round\":{},\"declared_records\":{},\"target_delta\":{},",
-      to_string(mechanism.kind), mechanism.sample_rate, mechanism.noise_multiplier, mechanism.clip_norm,
+      render_mechanism_kind(mechanism), mechanism.sample_rate, mechanism.noise_multiplier, mechanism.clip_norm,
       mechanism.steps, json_string(charge.job), charge.round, charge.declared_records, charge.target_delta);
   if (entry.budget) {
     line += fmt::format("\"budget_epsilon\":{},\"budget_delta\":{},\"order\":{},", entry.budget->epsilon,

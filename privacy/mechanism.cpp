@@ -6,6 +6,14 @@
 
 namespace trib::privacy {
 
+std::string_view to_string(NoiseKind noise) {
+  return noise == NoiseKind::discrete_gaussian ? "discrete_gaussian" : "float_gaussian";
+}
+
+std::string_view to_string(Clipping clipping) {
+  return clipping == Clipping::flat ? "flat" : "automatic";
+}
+
 Status check_charge(const Charge& charge) {
   const auto refuse = [&](std::string_view name, auto value, std::string_view range) {
     return Error{Errc::invalid_argument, fmt::format("cannot charge round {} of job '{}' to data set '{}': {} is {}, "
@@ -25,8 +33,14 @@ Status check_charge(const Charge& charge) {
   if (!(mechanism.noise_multiplier > 0.0 && std::isfinite(mechanism.noise_multiplier))) {
     return refuse("noise_multiplier", mechanism.noise_multiplier, "above 0 and finite");
   }
-  if (!(mechanism.clip_norm > 0.0 && std::isfinite(mechanism.clip_norm))) {
-    return refuse("clip_norm", mechanism.clip_norm, "above 0 and finite");
+  if (mechanism.noise == NoiseKind::discrete_gaussian &&
+      !(mechanism.noise_multiplier >= 0x1p-6 && mechanism.noise_multiplier <= 0x1p14)) {
+    return refuse("noise_multiplier", mechanism.noise_multiplier,
+                  "from 1/64 to 16384 for the discrete Gaussian; change the job's epsilon");
+  }
+  // Squares of smaller and larger norms would leave the range of float32.
+  if (!(mechanism.clip_norm >= 1e-9 && mechanism.clip_norm <= 1e9)) {
+    return refuse("clip_norm", mechanism.clip_norm, "from 1e-9 to 1e9");
   }
   const double most = 1.0 / static_cast<double>(charge.declared_records);
   if (!(charge.target_delta > 0.0 && charge.target_delta < most)) {

@@ -51,14 +51,20 @@ Result<RoundPrivacy> plan_privacy(const PlanRequest& request) {
   return RoundPrivacy{sample_rate, noise_multiplier};
 }
 
-Result<Mechanism> round_mechanism(const RoundPrivacy& plan, double clip_norm, std::int64_t steps_per_round) {
+Result<Mechanism> round_mechanism(const RoundPrivacy& plan, double clip_norm, std::int64_t steps_per_round,
+                                  Clipping clipping, NoiseKind noise) {
   if (!(clip_norm > 0.0 && std::isfinite(clip_norm))) {
     return refuse("clip_norm is {}: give the largest norm that one record's gradient may keep, above 0 such as 1",
                   clip_norm);
   }
   if (steps_per_round < 1) return refuse("steps_per_round is {}: give at least 1", steps_per_round);
-  return Mechanism{MechanismKind::poisson_subsampled_gaussian, plan.sample_rate, plan.noise_multiplier, clip_norm,
-                   steps_per_round};
+  return Mechanism{MechanismKind::poisson_subsampled_gaussian,
+                   plan.sample_rate,
+                   plan.noise_multiplier,
+                   clip_norm,
+                   steps_per_round,
+                   noise,
+                   clipping};
 }
 
 double epsilon_after_rounds(const Mechanism& round, std::int64_t rounds, double delta) {

@@ -28,8 +28,10 @@ struct RoundPrivacy {
 // value that cannot be, and the remedy; Errc::unsupported where no noise is enough.
 Result<RoundPrivacy> plan_privacy(const PlanRequest& request);
 
-// The round's mechanism: plan and clip norm in the form that is charged. Errc::invalid_argument unless clip_norm > 0.
-Result<Mechanism> round_mechanism(const RoundPrivacy& plan, double clip_norm, std::int64_t steps_per_round);
+// The round's mechanism: plan, clip norm and what else costs nothing, in the form that is charged.
+// Errc::invalid_argument unless clip_norm > 0.
+Result<Mechanism> round_mechanism(const RoundPrivacy& plan, double clip_norm, std::int64_t steps_per_round,
+                                  Clipping clipping = Clipping::flat, NoiseKind noise = NoiseKind::discrete_gaussian);
 
 // Epsilon at `delta` after `rounds` rounds of `round`.
 double epsilon_after_rounds(const Mechanism& round, std::int64_t rounds, double delta);

@@ -50,6 +50,14 @@ std::int64_t PrivacySession::steps_left() const {
   return impl_->steps_left;
 }
 
+Status PrivacySession::check_is_whole_sum() const {
+  if (impl_->charge.mechanism.sample_rate == 1.0) return {};
+  return Error{Errc::invalid_argument,
+               fmt::format("a sum over all records needs a charge with sample_rate 1, but round {} of job '{}' was "
+                           "charged with {}",
+                           impl_->charge.round, impl_->charge.job, impl_->charge.mechanism.sample_rate)};
+}
+
 Result<std::vector<std::size_t>> PrivacySession::begin_step(std::size_t record_count) {
   if (impl_->contributed || impl_->steps_left == 0) {
     return Error{Errc::limit_exceeded,

@@ -62,7 +62,10 @@ struct StepReport {
   double seconds = 0.0;           // by the session's clock
 };
 
-// What the session asks a model for one micro-batch. Losses are per sample.
+// What the session asks a model for one micro-batch. Losses are per sample. Whatever else scales a gradient (LoRA's
+// alpha/rank, ALLoRA's rescaling, a loss weight) is in what these functions give, before the clip: the clip is the last
+// thing that happens to one record's gradient, and what is done with the noised mean afterwards is no part of the
+// mechanism.
 template <typename Record>
 struct GradientFunctions {
   // Fills per-sample gradients of the *sum* loss for `records` (1 ≤ size ≤ micro_batch) and returns the sum of the
@@ -75,6 +78,16 @@ struct GradientFunctions {
   std::int64_t micro_batch = 64;
   // Optional: sorts a sample so that micro-batches pack well (by token count); order never affects the mechanism.
   std::function<void(std::vector<const Record*>& sample)> arrange;
+};
+
+// What the session asks a task for a sum over all records (release_sum).
+template <typename Record>
+struct SummandFunctions {
+  // Fills what each of `records` (1 ≤ size ≤ micro_batch) adds, in the form of per-sample gradients. Scaling comes
+  // before the clip here too.
+  std::function<void(std::span<const Record* const> records, kernels::PerSampleGradients& out)> per_record;
+  // How many records one call may take.
+  std::int64_t micro_batch = 64;
 };
 
 class PrivacySession {
@@ -94,17 +107,28 @@ class PrivacySession {
   bool is_private() const;
   std::int64_t steps_left() const;  // of the planned ones
 
-  // One step: Poisson sample at the charge's rate, per-sample gradients by micro-batches, one joint clip, sum, noise
-  // N(0, (noise_multiplier·clip_norm)²) on every coordinate, division by the *expected* batch (sample_rate × declared
-  // records). An empty sample adds noise and counts. `update` receives the noised mean gradient, one tensor a
-  // parameter in their order, valid until it returns, and applies it: post-processing. Errc::limit_exceeded if no
-  // planned step is left. A session that is not private takes the same samples and divides the same way, without clip
-  // and noise.
+  // One step: Poisson sample at the charge's rate, per-sample gradients by micro-batches, one joint clip by the
+  // charge's rule, rounding to the grid, sum, noise on every coordinate (dp_sgd.h), division by the *expected* batch
+  // (sample_rate × declared records). An empty sample adds noise and counts. `update` receives the noised mean
+  // gradient, one tensor a parameter in their order, valid until it returns, and applies it: post-processing.
+  // Errc::limit_exceeded if no planned step is left. A session that is not private takes the same samples and divides
+  // the same way, without clip and noise.
   template <typename Record>
   Result<StepReport> dp_sgd_step(kernels::Stream& stream, const RecordStore<Record>& records,
                                  const std::vector<kernels::Tensor>& parameters,
                                  const GradientFunctions<Record>& functions,
                                  const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update);
+
+  // One sum over all records, noised once: for tasks with a closed form, and for counts. What a record adds, one tensor
+  // a shape, is clipped jointly to the charge's clip norm, and the sum gets the noise of the charge's multiplier on
+  // every coordinate. Takes one planned step, so a charge of one step releases one sum and nothing more. Returns
+  // float64 tensors of `shapes`, not divided by anything. Errc::invalid_argument unless the charge's sample_rate is 1:
+  // a sum that a sample stands for is dp_sgd_step. Errc::limit_exceeded if no planned step is left. A session that is
+  // not private gives the exact sum.
+  template <typename Record>
+  Result<std::vector<HostTensor>> release_sum(kernels::Stream& stream, const RecordStore<Record>& records,
+                                              const std::vector<Shape>& shapes,
+                                              const SummandFunctions<Record>& functions);
 
   // Wraps what training made of noised gradients. Consumes the session: a second call, and any further step, fails with
   // Errc::limit_exceeded. `tensors` (float32 or float64, finite) are multiplied by `weight` (above 0) here.
@@ -116,6 +140,7 @@ class PrivacySession {
  private:
   struct Impl;
   explicit PrivacySession(std::unique_ptr<Impl> impl);
+  Status check_is_whole_sum() const;
   // Takes one planned step and draws its sample: indices below `record_count`.
   Result<std::vector<std::size_t>> begin_step(std::size_t record_count);
   GradientSum& gradient_sum();
@@ -135,7 +160,9 @@ Result<StepReport> PrivacySession::dp_sgd_step(
   if (functions.arrange) functions.arrange(sample);
 
   GradientSum& sum = gradient_sum();
-  sum.reset(stream, parameters);
+  std::vector<Shape> shapes;
+  for (const kernels::Tensor& parameter : parameters) shapes.push_back(parameter.shape());
+  sum.reset(stream, shapes);
   double loss = 0.0;
   std::int64_t clipped = 0;
   kernels::PerSampleGradients gradients;
@@ -150,7 +177,8 @@ Result<StepReport> PrivacySession::dp_sgd_step(
       loss += functions.summed(part, sum.tensors());
     }
   }
-  sum.finish(stream);
+  TRIB_FAILPOINT("session.before_noise");
+  sum.finish_mean(stream);
   TRIB_FAILPOINT("session.before_update");
   update(sum.tensors());
 
@@ -163,6 +191,35 @@ Result<StepReport> PrivacySession::dp_sgd_step(
     report.clipped_fraction = static_cast<double>(clipped) / static_cast<double>(all.size());
   }
   return report;
+}
+
+template <typename Record>
+Result<std::vector<HostTensor>> PrivacySession::release_sum(kernels::Stream& stream, const RecordStore<Record>& records,
+                                                            const std::vector<Shape>& shapes,
+                                                            const SummandFunctions<Record>& functions) {
+  TRIB_TRY(check_is_whole_sum());
+  TRIB_ASSIGN(const std::vector<std::size_t> chosen, begin_step(records.records_.size()));
+  std::vector<const Record*> all;
+  all.reserve(chosen.size());
+  for (const std::size_t index : chosen) all.push_back(&records.records_[index]);
+
+  GradientSum& sum = gradient_sum();
+  sum.reset(stream, shapes);
+  kernels::PerSampleGradients summands;
+  const auto micro_batch = static_cast<std::size_t>(std::max<std::int64_t>(1, functions.micro_batch));
+  for (std::size_t first = 0; first < all.size(); first += micro_batch) {
+    functions.per_record(std::span<const Record* const>(all).subspan(first, std::min(micro_batch, all.size() - first)),
+                         summands);
+    if (is_private()) {
+      sum.add_clipped(stream, summands);
+    } else {
+      sum.add_unclipped(stream, summands);
+    }
+  }
+  TRIB_FAILPOINT("session.before_noise");
+  std::vector<HostTensor> released = sum.finish_sum(stream);
+  TRIB_FAILPOINT("session.after_release");
+  return released;
 }
 
 }  // namespace trib::privacy

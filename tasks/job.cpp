@@ -10,6 +10,8 @@ namespace trib::tasks {
 namespace {
 
 constexpr std::string_view orders[] = {"balanced", "uniform"};
+constexpr std::string_view clippings[] = {"flat", "automatic"};
+constexpr std::string_view noises[] = {"discrete_gaussian", "float_gaussian"};
 
 // A job's name becomes part of its id and of file names.
 bool is_job_name(std::string_view name) {
@@ -63,8 +65,12 @@ PrivacySpec read_privacy(ConfigReader& config, std::int64_t rounds) {
       config.number("privacy.epsilon", {.minimum = 0.0, .maximum = 64.0, .exclude_minimum = true}, privacy.epsilon);
   privacy.delta =
       config.number("privacy.delta", {.minimum = 0.0, .maximum = 1e-2, .exclude_minimum = true}, privacy.delta);
-  privacy.clip_norm =
-      config.number("privacy.clip_norm", {.minimum = 0.0, .maximum = 1e6, .exclude_minimum = true}, privacy.clip_norm);
+  privacy.clip_norm = config.number("privacy.clip_norm", {.minimum = 1e-9, .maximum = 1e6}, privacy.clip_norm);
+  const std::string clipping = config.choice("privacy.clipping", clippings, "flat");
+  privacy.clipping = clipping == "automatic" ? privacy::Clipping::automatic : privacy::Clipping::flat;
+  const std::string noise = config.choice("privacy.noise", noises, "discrete_gaussian");
+  privacy.noise =
+      noise == "float_gaussian" ? privacy::NoiseKind::float_gaussian : privacy::NoiseKind::discrete_gaussian;
   privacy.rounds_per_client =
       config.integer("privacy.rounds_per_client", {.minimum = 0, .maximum = 1'000'000}, privacy.rounds_per_client);
   if (privacy.rounds_per_client > rounds) {

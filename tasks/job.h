@@ -7,6 +7,7 @@
 
 #include "common/config.h"
 #include "common/result.h"
+#include "privacy/mechanism.h"
 
 namespace trib::tasks {
 
@@ -35,6 +36,8 @@ struct PrivacySpec {
   double epsilon = 8.0;  // each site's cost of the whole job, at most
   double delta = 1e-5;
   double clip_norm = 1.0;
+  privacy::Clipping clipping = privacy::Clipping::flat;
+  privacy::NoiseKind noise = privacy::NoiseKind::discrete_gaussian;
   std::int64_t rounds_per_client =
       0;  // how many rounds a site may take part in: sigma is calibrated for it; 0: all of them
 };

@@ -79,6 +79,14 @@ class ClientTask {
   // Trains from the broadcast of this round and returns what may leave. Every record is read through `privacy`.
   virtual Result<privacy::Contribution> train(const TensorMap& broadcast, const RoundPlan& plan,
                                               privacy::PrivacySession& privacy, Progress& progress) = 0;
+
+  // For tasks that can evaluate on the site's own records (tasks/site_evaluation.h); the others answer
+  // Errc::unsupported. What one evaluation costs at this noise: a charge of its own, beside that of the round.
+  virtual Result<privacy::Charge> evaluation_charge(const RoundPlan& plan, double noise_multiplier) const;
+  // Evaluates the model that `broadcast` describes in a session of that charge: one noised sum (release_sum), which is
+  // all that leaves.
+  virtual Result<privacy::Contribution> evaluate(const TensorMap& broadcast, privacy::PrivacySession& privacy,
+                                                 Progress& progress);
 };
 
 // Numbers about one state on the public test set.

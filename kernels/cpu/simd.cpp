@@ -11,6 +11,7 @@ namespace trib::kernels::cpu {
     void add_attention(SimdKernels& kernels);   \
     void add_per_sample(SimdKernels& kernels);  \
     void add_noise(SimdKernels& kernels);       \
+    void add_grid(SimdKernels& kernels);        \
     void add_linalg(SimdKernels& kernels);      \
     SimdKernels table(const char* name) {       \
       SimdKernels kernels = {};                 \
@@ -20,6 +21,7 @@ namespace trib::kernels::cpu {
       add_attention(kernels);                   \
       add_per_sample(kernels);                  \
       add_noise(kernels);                       \
+      add_grid(kernels);                        \
       add_linalg(kernels);                      \
       return kernels;                           \
     }                                           \

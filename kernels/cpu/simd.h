@@ -58,6 +58,16 @@ struct AttentionBackwardArguments {
   std::int64_t d_query_stride, d_key_stride, d_value_stride;
 };
 
+// The public constants of the discrete Gaussian sampler (discrete_gaussian.h): an alias table that chooses a cell, and
+// the largest acceptance probability in it.
+struct DiscreteGaussianTable {
+  static constexpr int cells = 256;  // a power of two; the last is no cell but "try again", the one before it the tail
+  std::uint32_t threshold[cells];    // a slot keeps its own cell for numbers below this, of 2^24
+  std::uint32_t alias[cells];        // and gives this one for the others
+  double acceptance[cells];          // at the cell's left end; not a number for the tail, −1 for "try again"
+  std::uint32_t weight[cells];       // of 2^32
+};
+
 struct SimdKernels {
   const char* name;
 
@@ -98,6 +108,16 @@ struct SimdKernels {
   void (*add_gaussian)(double stddev, const std::uint32_t key[8], std::uint64_t stream_id, std::uint64_t first_counter,
                        float* y, std::int64_t begin, std::int64_t end);
   void (*gaussian_f64)(const std::uint32_t key[8], std::uint64_t stream_id, double* y, std::int64_t count);
+
+  // y[j] += Σ_i round(factors[i]·rows[i·stride + j]) for j in [begin, end), to nearest even of the float32 product,
+  // whose magnitude is at most 2^22; leaving out rows whose factor is 0.
+  void (*rounded_row_sum)(const float* rows, std::int64_t stride, const float* factors, std::int64_t row_count,
+                          std::int64_t* y, std::int64_t begin, std::int64_t end);
+  // y[i] += the discrete Gaussian of coordinate i for i in [begin, end), begin a multiple of 4, where its first attempt
+  // decides; writes the other coordinates' indices to `pending` (room for end − begin) and returns how many they are.
+  std::int64_t (*discrete_gaussian)(const DiscreteGaussianTable& table, int log2_stddev, const std::uint32_t key[8],
+                                    std::uint64_t stream_id, std::uint64_t first_counter, std::int64_t* y,
+                                    std::int64_t begin, std::int64_t end, std::int64_t* pending);
 
   double (*dot_f64)(const double* x, const double* y, std::int64_t count);
   void (*axpy_f64)(double a, const double* x, double* y, std::int64_t count);

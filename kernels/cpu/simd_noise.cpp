@@ -1,54 +1,11 @@
-// Gaussian noise from ChaCha20 (RFC 8439's block function with a 64-bit counter and a 64-bit stream id, as
-// common/random.h has it), one block per lane, and Box–Muller in float64. Built without fused multiply-adds, so that
+// Gaussian noise in floating point: ChaCha20 and Box–Muller in float64. Built without fused multiply-adds, so that
 // every instruction set gives the same numbers.
-#include "kernels/cpu/simd_vector.h"
+#include "kernels/cpu/simd_chacha.h"
 
 namespace trib::kernels::cpu::TRIB_SIMD_NAMESPACE {
 namespace {
 
-constexpr int blocks_at_once = 16;
 constexpr int normals_per_block = 8;
-using Words = VectorOf<uint32_t, blocks_at_once>::type;
-
-TRIB_INLINE Words rotate(Words v, int bits) {
-  return (v << bits) | (v >> (32 - bits));
-}
-
-#define TRIB_QUARTER_ROUND(a, b, c, d) \
-  a += b, d = rotate(d ^ a, 16);       \
-  c += d, b = rotate(b ^ c, 12);       \
-  a += b, d = rotate(d ^ a, 8);        \
-  c += d, b = rotate(b ^ c, 7);
-
-// words[w][lane] = word w of the block at counter + lane.
-void chacha20_blocks(const uint32_t key[8], uint64_t counter, uint64_t stream_id, uint32_t words[16][blocks_at_once]) {
-  const uint32_t constants[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};  // "expand 32-byte k"
-  Words initial[16], x[16];
-  for (int i = 0; i < 4; ++i) initial[i] = Words{} + constants[i];
-  for (int i = 0; i < 8; ++i) initial[4 + i] = Words{} + key[i];
-  for (int lane = 0; lane < blocks_at_once; ++lane) {
-    uint64_t block = counter + static_cast<uint64_t>(lane);
-    initial[12][lane] = static_cast<uint32_t>(block);
-    initial[13][lane] = static_cast<uint32_t>(block >> 32);
-  }
-  initial[14] = Words{} + static_cast<uint32_t>(stream_id);
-  initial[15] = Words{} + static_cast<uint32_t>(stream_id >> 32);
-  for (int i = 0; i < 16; ++i) x[i] = initial[i];
-  for (int round = 0; round < 10; ++round) {
-    TRIB_QUARTER_ROUND(x[0], x[4], x[8], x[12])
-    TRIB_QUARTER_ROUND(x[1], x[5], x[9], x[13])
-    TRIB_QUARTER_ROUND(x[2], x[6], x[10], x[14])
-    TRIB_QUARTER_ROUND(x[3], x[7], x[11], x[15])
-    TRIB_QUARTER_ROUND(x[0], x[5], x[10], x[15])
-    TRIB_QUARTER_ROUND(x[1], x[6], x[11], x[12])
-    TRIB_QUARTER_ROUND(x[2], x[7], x[8], x[13])
-    TRIB_QUARTER_ROUND(x[3], x[4], x[9], x[14])
-  }
-  for (int i = 0; i < 16; ++i) {
-    Words word = x[i] + initial[i];
-    memcpy(words[i], &word, sizeof word);
-  }
-}
 
 // log(x) for 0 < x ≤ 1 to about 1 ulp: x = m·2^e with m in [√½, √2), log m = 2 atanh((m − 1)/(m + 1)) by its series.
 TRIB_INLINE double log_of(double x) {
@@ -135,6 +92,7 @@ void normals_of_blocks(const uint32_t key[8], uint64_t counter, uint64_t stream_
       normals[lane * normals_per_block + 2 * j + 1] = second[lane];
     }
   }
+  wipe(words, sizeof words);
 }
 
 template <typename Use>
@@ -147,7 +105,7 @@ TRIB_INLINE void for_each_normal(const uint32_t key[8], uint64_t stream_id, uint
     const int64_t count = end - i < batch ? end - i : batch;
     for (int64_t j = 0; j < count; ++j) use(i + j, normals[j]);
   }
-  __builtin_memset(normals, 0, sizeof normals);
+  wipe(normals, sizeof normals);
 }
 
 void add_gaussian(double stddev, const uint32_t key[8], uint64_t stream_id, uint64_t first_counter, float* y,

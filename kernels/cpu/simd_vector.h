@@ -20,6 +20,7 @@ void add_elementwise(SimdKernels& kernels);
 void add_attention(SimdKernels& kernels);
 void add_per_sample(SimdKernels& kernels);
 void add_noise(SimdKernels& kernels);
+void add_grid(SimdKernels& kernels);
 void add_linalg(SimdKernels& kernels);
 
 #if defined(__AVX512F__)

@@ -10,6 +10,7 @@
 #include "tasks/lora_text/aggregation.h"
 #include "tasks/lora_text/base_model.h"
 #include "tasks/lora_text/records.h"
+#include "tasks/site_evaluation.h"
 
 namespace trib::tasks::lora_text {
 namespace {
@@ -62,7 +63,54 @@ class ClientHalf final : public ClientTask {
     return privacy.contribute(std::move(trained), static_cast<double>(site_.declared_records));
   }
 
+  Result<privacy::Charge> evaluation_charge(const RoundPlan& plan, double noise_multiplier) const override {
+    privacy::Charge charge = tasks::evaluation_charge(plan.job_id, plan.round, job_.data_set, site_.declared_records,
+                                                      job_.privacy.delta, noise_multiplier, job_.privacy.noise);
+    if (!job_.privacy.enabled) charge.mechanism.kind = privacy::MechanismKind::none;
+    return charge;
+  }
+
+  Result<privacy::Contribution> evaluate(const TensorMap& broadcast, privacy::PrivacySession& privacy,
+                                         Progress& progress) override {
+    TRIB_TRY(broadcast.check_schema(broadcast_schema(*model_, config_)));
+    TRIB_TRY(broadcast.check_finite());
+    const std::lock_guard lock(model_->mutex);
+    TRIB_TRY(set_model(broadcast));
+    models::TextClassifier& classifier = *model_->classifier;
+    const privacy::SummandFunctions<TokenizedText> functions{
+        .per_record = [&](auto records, kernels::PerSampleGradients& out) { count(records, out); },
+        .micro_batch = classifier.suggested_micro_batch(longest_record_),
+    };
+    progress.fraction("evaluating", 0.0);
+    TRIB_ASSIGN(std::vector<HostTensor> sums, privacy.release_sum(classifier.stream(), records_, {{3}}, functions));
+    progress.fraction("evaluating", 1.0);
+    TensorMap counts;
+    counts[evaluation_tensor] = std::move(sums.front());
+    return privacy.contribute(std::move(counts), 1.0);
+  }
+
  private:
+  // What each record adds to an evaluation (tasks/site_evaluation.h). A loss that is not a number counts as the bound.
+  void count(std::span<const TokenizedText* const> records, kernels::PerSampleGradients& out) {
+    const HostTensor logits = model_->classifier->logits(records);
+    std::vector<std::int32_t> expected;
+    for (const TokenizedText* record : records) expected.push_back(record->label);
+    const std::vector<std::int32_t> predicted = predict_classes(logits);
+    const std::vector<double> losses = cross_entropies(logits, expected);
+    std::vector<float> values;
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      const double loss = losses[i] < evaluation_loss_bound ? losses[i] / evaluation_loss_bound : 1.0;
+      values.insert(values.end(), {1.0f, predicted[i] == expected[i] ? 1.0f : 0.0f, static_cast<float>(loss)});
+    }
+    out.sample_count = static_cast<std::int64_t>(records.size());
+    kernels::PerSampleGradient summand;
+    summand.name = evaluation_tensor;
+    summand.shape = {3};
+    summand.values =
+        kernels::Tensor::from_host(model_->classifier->stream(), HostTensor::from_f32({out.sample_count, 3}, values));
+    out.tensors.assign(1, summand);
+  }
+
   static std::int64_t longest(const std::vector<TokenizedText>& records) {
     std::size_t tokens = 1;
     for (const TokenizedText& record : records) tokens = std::max(tokens, record.tokens.size());
@@ -149,7 +197,8 @@ Result<privacy::Mechanism> round_mechanism(const JobSpec& job, const Config& con
                                                                        .batch_size = batch_size,
                                                                        .steps_per_round = config.local_steps,
                                                                        .max_rounds = job.max_participations()}));
-  return privacy::round_mechanism(plan, job.privacy.clip_norm, config.local_steps);
+  return privacy::round_mechanism(plan, job.privacy.clip_norm, config.local_steps, job.privacy.clipping,
+                                  job.privacy.noise);
 }
 
 Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteContext& site) {

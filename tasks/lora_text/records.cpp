@@ -76,19 +76,26 @@ std::vector<std::int32_t> predict_classes(const HostTensor& logits) {
   return classes;
 }
 
-Score score(const HostTensor& logits, std::span<const std::int32_t> expected) {
+std::vector<double> cross_entropies(const HostTensor& logits, std::span<const std::int32_t> expected) {
   const auto labels = static_cast<std::size_t>(logits.shape()[1]);
-  const std::vector<std::int32_t> predicted = predict_classes(logits);
-  std::size_t right = 0;
-  double loss = 0.0;
+  std::vector<double> losses;
+  losses.reserve(expected.size());
   for (std::size_t i = 0; i < expected.size(); ++i) {
     const std::span<const float> row = logits.as<float>().subspan(i * labels, labels);
-    const double largest = row[static_cast<std::size_t>(predicted[i])];
+    const double largest = *std::ranges::max_element(row);
     double sum = 0.0;
     for (const float logit : row) sum += std::exp(logit - largest);
-    loss += std::log(sum) + largest - row[static_cast<std::size_t>(expected[i])];
-    if (predicted[i] == expected[i]) ++right;
+    losses.push_back(std::log(sum) + largest - row[static_cast<std::size_t>(expected[i])]);
   }
+  return losses;
+}
+
+Score score(const HostTensor& logits, std::span<const std::int32_t> expected) {
+  const std::vector<std::int32_t> predicted = predict_classes(logits);
+  std::size_t right = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) right += predicted[i] == expected[i] ? 1 : 0;
+  double loss = 0.0;
+  for (const double one : cross_entropies(logits, expected)) loss += one;
   const double count = static_cast<double>(expected.size());
   return {.accuracy = static_cast<double>(right) / count, .loss = loss / count};
 }

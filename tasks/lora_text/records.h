@@ -38,6 +38,7 @@ struct Score {
   double accuracy = 0.0;
   double loss = 0.0;
 };
+std::vector<double> cross_entropies(const HostTensor& logits, std::span<const std::int32_t> expected);  // a row each
 Score score(const HostTensor& logits, std::span<const std::int32_t> expected);
 
 }  // namespace trib::tasks::lora_text

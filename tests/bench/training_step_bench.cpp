@@ -1,5 +1,6 @@
 // One optimizer step over a batch of 128 records with SST-2-like lengths: rank 8 on query and value, B and out_proj
-// trained, flat clip, Gaussian noise, SGD; the same work as the PyTorch yardstick, in batches without padding.
+// trained, flat clip, SGD; the same work as the PyTorch yardstick, in batches without padding.
+// dp: sums and discrete Gaussian noise on a grid (privacy/dp_sgd.h); dp_float: sums and Gaussian noise in float32.
 // The base model is roberta-mini-imdb: TRIBUTARY_BASE, or the copies beside the sources.
 #include <benchmark/benchmark.h>
 
@@ -10,6 +11,7 @@
 
 #include "common/random.h"
 #include "models/text_classifier.h"
+#include "privacy/dp_sgd.h"
 
 namespace trib::models {
 namespace {
@@ -40,38 +42,44 @@ std::vector<TokenizedText> sentences(std::size_t count) {
   return records;
 }
 
+enum class Step { plain, dp, dp_float };
+
+privacy::Charge charge_of(Step step) {
+  privacy::Charge charge{
+      .job = "bench", .round = 1, .data_set = "bench", .declared_records = 4000, .target_delta = 1e-5, .mechanism = {}};
+  charge.mechanism = {privacy::MechanismKind::poisson_subsampled_gaussian, batch_size / 4000.0, 1.0, 1.0, 1};
+  charge.mechanism.noise =
+      step == Step::dp_float ? privacy::NoiseKind::float_gaussian : privacy::NoiseKind::discrete_gaussian;
+  return charge;
+}
+
 // What a training step needs besides the model.
 struct Trainer {
-  explicit Trainer(TextClassifier& trained)
-      : model(trained), micro_batch(static_cast<std::size_t>(model.suggested_micro_batch(62))) {
-    for (const kernels::Tensor& parameter : model.parameters())
+  Trainer(TextClassifier& trained, Step step)
+      : model(trained),
+        micro_batch(static_cast<std::size_t>(model.suggested_micro_batch(62))),
+        noised(RandomKey::from_seed(1), charge_of(step)) {
+    for (const kernels::Tensor& parameter : model.parameters()) {
+      shapes.push_back(parameter.shape());
       sums.push_back(kernels::Tensor::zeros(model.stream(), DType::f32, parameter.shape()));
+    }
   }
 
   void private_step(std::span<const TokenizedText* const> batch) {
-    kernels::Stream& stream = model.stream();
-    for (const kernels::Tensor& sum : sums) sum.zero(stream);
+    noised.reset(model.stream(), shapes);
     for (std::size_t first = 0; first < batch.size(); first += micro_batch) {
-      const auto records = batch.subspan(first, std::min(micro_batch, batch.size() - first));
-      model.per_sample_gradients(records, gradients);
-      const kernels::Tensor norms(stream.device(), DType::f32, {gradients.sample_count});
-      kernels::joint_squared_norms(stream, gradients, norms);
-      kernels::clip_factors(stream, norms, 1.0, kernels::ClippingRule::flat, 0.0, norms);
-      kernels::add_weighted_sum(stream, gradients, norms, sums);
+      model.per_sample_gradients(batch.subspan(first, std::min(micro_batch, batch.size() - first)), gradients);
+      noised.add_clipped(model.stream(), gradients);
     }
-    for (const kernels::Tensor& sum : sums)
-      counter = kernels::add_gaussian_noise(stream, 1.0, key.bytes(), 0, counter, sum);
-    update();
+    noised.finish_mean(model.stream());
+    for (std::size_t i = 0; i < sums.size(); ++i)
+      kernels::axpy(model.stream(), -0.5, noised.tensors()[i], model.parameters()[i]);
   }
 
   void plain_step(std::span<const TokenizedText* const> batch) {
     for (const kernels::Tensor& sum : sums) sum.zero(model.stream());
     for (std::size_t first = 0; first < batch.size(); first += micro_batch)
       model.summed_gradients(batch.subspan(first, std::min(micro_batch, batch.size() - first)), sums);
-    update();
-  }
-
-  void update() {
     for (std::size_t i = 0; i < sums.size(); ++i)
       kernels::axpy(model.stream(), -0.5 / static_cast<double>(batch_size), sums[i], model.parameters()[i]);
   }
@@ -80,23 +88,23 @@ struct Trainer {
   std::size_t micro_batch;
   std::vector<kernels::Tensor> sums;
   kernels::PerSampleGradients gradients;
-  RandomKey key = RandomKey::from_seed(1);
-  std::uint64_t counter = 0;
+  privacy::GradientSum noised;
+  std::vector<Shape> shapes;
 };
 
-void training_step(benchmark::State& state, Precision precision, bool is_private) {
+void training_step(benchmark::State& state, Precision precision, Step kind) {
   ClassifierConfig config;
   config.precision = precision;
   auto loaded = TextClassifier::load(kernels::cpu_device(), base_directory(), config);
   if (!loaded) return state.SkipWithError(loaded.error().message.c_str());
   TextClassifier& model = **loaded;
-  Trainer trainer(model);
+  Trainer trainer(model, kind);
   const std::vector<TokenizedText> records = sentences(4000);
   std::vector<const TokenizedText*> batch(batch_size);
   std::size_t next = 0;
   auto step = [&] {
     for (const TokenizedText*& record : batch) record = &records[next++ % records.size()];
-    is_private ? trainer.private_step(batch) : trainer.plain_step(batch);
+    kind == Step::plain ? trainer.plain_step(batch) : trainer.private_step(batch);
   };
   for (int warm_up = 0; warm_up < 3; ++warm_up) step();
   std::size_t tokens = 0;
@@ -110,10 +118,17 @@ void training_step(benchmark::State& state, Precision precision, bool is_private
   state.counters["tokens/s"] = benchmark::Counter(static_cast<double>(tokens), benchmark::Counter::kIsRate);
 }
 
-BENCHMARK_CAPTURE(training_step, dp_fp32, Precision::fp32, true)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK_CAPTURE(training_step, plain_fp32, Precision::fp32, false)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK_CAPTURE(training_step, dp_bf16, Precision::bf16, true)->Unit(benchmark::kMillisecond)->UseRealTime();
-BENCHMARK_CAPTURE(training_step, plain_bf16, Precision::bf16, false)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK_CAPTURE(training_step, dp_fp32, Precision::fp32, Step::dp)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK_CAPTURE(training_step, dp_float_fp32, Precision::fp32, Step::dp_float)
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(training_step, plain_fp32, Precision::fp32, Step::plain)
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+BENCHMARK_CAPTURE(training_step, dp_bf16, Precision::bf16, Step::dp)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK_CAPTURE(training_step, plain_bf16, Precision::bf16, Step::plain)
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
 
 }  // namespace
 }  // namespace trib::models

@@ -12,7 +12,8 @@ std::size_t task(PrivacySession& session, const RecordStore<Record>& records, ke
                  const std::vector<kernels::Tensor>& parameters, const GradientFunctions<Record>& functions) {
 #if !defined(BREACH)
   const auto report = session.dp_sgd_step<Record>(stream, records, parameters, functions, [](const auto&) {});
-  return report.ok() && session.contribute(TensorMap(), 1.0).ok() ? 1 : 0;
+  const auto sums = session.release_sum<Record>(stream, records, {}, SummandFunctions<Record>());
+  return report.ok() && sums.ok() && session.contribute(TensorMap(), 1.0).ok() ? 1 : 0;
 #else
   (void)session, (void)records, (void)stream, (void)parameters, (void)functions;
 #if BREACH == 1    // read the records
@@ -28,6 +29,13 @@ std::size_t task(PrivacySession& session, const RecordStore<Record>& records, ke
   return static_cast<std::size_t>(PrivacySession(nullptr).steps_left());
 #elif BREACH == 6  // see the sum before it is noised
   return session.gradient_sum().tensors().size();
+#elif BREACH == 7  // release the same sum twice
+  PrivacySession again = session;
+  return 0;
+#elif BREACH == 8  // noise a sum whenever it pleases
+  return session.gradient_sum().finish_sum(stream).size();
+#elif BREACH == 9  // take the sum out with what the session holds
+  return session.impl_ != nullptr;
 #endif
 #endif
 }

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/grid.h"
 #include "privacy/accountant.h"
 #include "vector_records.h"
 
@@ -15,7 +16,13 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr double kTinyNoise = 1e-9;  // private in name: lets the exact answer be seen
+// Private in name: lets the exact answer be seen.
+Mechanism quiet(double sample_rate, double clip_norm, Clipping clipping = Clipping::flat) {
+  Mechanism mechanism = gaussian(sample_rate, 1e-9, clip_norm, 1);
+  mechanism.noise = NoiseKind::float_gaussian;
+  mechanism.clipping = clipping;
+  return mechanism;
+}
 
 std::vector<VectorRecord> equal_records(std::size_t count, std::vector<float> gradient) {
   return std::vector<VectorRecord>(count, VectorRecord{std::move(gradient)});
@@ -104,11 +111,11 @@ TEST_F(SessionTest, GradientsThatAreNotTheParametersAreABug) {
 // --- One step ---
 
 TEST(Step, DividesByTheExpectedBatchNotByTheRealizedOne) {
-  TestSession half(gaussian(1.0, kTinyNoise, 10.0, 1), 100);
+  TestSession half(quiet(1.0, 10.0), 100);
   const RecordStore<VectorRecord> fifty(equal_records(50, {2.0f}));
   EXPECT_NEAR(step(half.session, fifty, {}).second.at(0), 1.0, 1e-5);  // 50 · 2 / (1.0 · 100)
 
-  TestSession sampled(gaussian(0.25, kTinyNoise, 10.0, 1), 100);
+  TestSession sampled(quiet(0.25, 10.0), 100);
   const RecordStore<VectorRecord> hundred(equal_records(100, {2.0f}));
   const auto [report, gradient] = step(sampled.session, hundred, {});
   EXPECT_NE(report.sample_count, 25);
@@ -117,7 +124,7 @@ TEST(Step, DividesByTheExpectedBatchNotByTheRealizedOne) {
 
 TEST(Step, ClipsTheJointNormOverAllTensorsInBothForms) {
   const VectorModel model{2, 2};
-  TestSession test(gaussian(1.0, kTinyNoise, 0.5, 1), 1);
+  TestSession test(quiet(1.0, 0.5), 1);
   const RecordStore<VectorRecord> records(equal_records(1, {10.0f, -20.0f, 20.0f, 40.0f}));  // of norm 50
   const auto [report, gradient] = step(test.session, records, model);
   EXPECT_EQ(report.clipped_fraction, 1.0);
@@ -132,7 +139,7 @@ TEST(Step, ClipsTheJointNormOverAllTensorsInBothForms) {
 
 TEST(Step, OneRecordNeverMovesTheSumByMoreThanTheClipNorm) {
   for (const float size : {1e-3f, 0.3f, 1.0f, 1e3f, 1e18f}) {
-    TestSession test(gaussian(1.0, kTinyNoise, 0.5, 1), 1);
+    TestSession test(quiet(1.0, 0.5), 1);
     const RecordStore<VectorRecord> records(equal_records(1, {size, 0.0f, size}));
     const std::vector<float> gradient = step(test.session, records, {3}).second;
     EXPECT_LE(std::hypot(gradient[0], gradient[1], gradient[2]), 0.5 + 1e-8) << size;
@@ -140,7 +147,7 @@ TEST(Step, OneRecordNeverMovesTheSumByMoreThanTheClipNorm) {
 }
 
 TEST(Step, LeavesSmallGradientsAlone) {
-  TestSession test(gaussian(1.0, kTinyNoise, 1.0, 1), 1);
+  TestSession test(quiet(1.0, 1.0), 1);
   const RecordStore<VectorRecord> records(equal_records(1, {0.25f, -0.5f}));
   const auto [report, gradient] = step(test.session, records, {2});
   EXPECT_EQ(report.clipped_fraction, 0.0);
@@ -148,10 +155,20 @@ TEST(Step, LeavesSmallGradientsAlone) {
   EXPECT_NEAR(gradient.at(1), -0.5, 1e-7);
 }
 
+TEST(Step, AutomaticClippingScalesEveryRecordToTheClipNorm) {
+  for (const float size : {1e-4f, 0.3f, 1e3f}) {
+    TestSession test(quiet(1.0, 0.5, Clipping::automatic), 1);
+    const RecordStore<VectorRecord> records(equal_records(1, {size, 0.0f, -size}));
+    const std::vector<float> gradient = step(test.session, records, {3}).second;
+    const double norm = std::sqrt(2.0) * static_cast<double>(size);
+    EXPECT_NEAR(gradient[0] / (0.5 * static_cast<double>(size) / (norm + 0.01)), 1.0, 2e-5) << size;
+    EXPECT_LE(std::hypot(gradient[0], gradient[2]), 0.5) << size;
+  }
+}
+
 TEST(Step, ARecordWithoutAFiniteGradientIsLeftOut) {
-  TestSession test(gaussian(1.0, kTinyNoise, 1.0, 1), 1);
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    TestSession again(gaussian(1.0, kTinyNoise, 1.0, 1), 1);
+    TestSession again(quiet(1.0, 1.0), 1);
     const RecordStore<VectorRecord> records({VectorRecord{{bad}}, VectorRecord{{0.5f}}});
     EXPECT_NEAR(step(again.session, records, {}).second.at(0), 0.5, 1e-6);
   }
@@ -208,6 +225,185 @@ TEST(Step, OneKeyInTwoRoundsGivesTwoNoises) {
   PrivacySession first = PrivacySession::open(*ledger, charge_of("j", 1), false, key, clock).value();
   PrivacySession second = PrivacySession::open(*ledger, charge_of("j", 2), false, key, clock).value();
   EXPECT_NE(step(first, nobody, {4}).second, step(second, nobody, {4}).second);
+}
+
+// --- The grid ---
+
+constexpr Clipping kClippings[] = {Clipping::flat, Clipping::automatic};
+
+Mechanism on_grid(double noise_multiplier, double clip_norm, Clipping clipping = Clipping::flat) {
+  Mechanism mechanism = gaussian(1.0, noise_multiplier, clip_norm, 1);
+  mechanism.clipping = clipping;
+  return mechanism;
+}
+
+// What a whole step came to in grid points, at q = 1 and one declared record. The noise is small enough for float32 to
+// hold its integers.
+std::vector<std::int64_t> points(const Mechanism& mechanism, std::vector<VectorRecord> records,
+                                 const VectorModel& model) {
+  TestSession test(mechanism, 1);
+  const double spacing = noise_grid(mechanism, model.vector_size + model.outer_size).spacing;
+  const RecordStore<VectorRecord> store(std::move(records));
+  std::vector<std::int64_t> result;
+  for (const float value : step(test.session, store, model).second) {
+    const double at = static_cast<double>(value) / spacing;
+    EXPECT_NEAR(at, std::round(at), 0.3) << "a result between two points of the grid, beyond the rounding to float32";
+    result.push_back(std::llrint(at));
+  }
+  return result;
+}
+
+TEST(Grid, TheNoiseIsTheChargedMultipleOfTheTrueSensitivity) {
+  for (const double noise_multiplier : {1.0 / 64, 0.03, 0.5, 0.999, 1.0, 3.7, 1e4, 16384.0}) {
+    for (const double clip_norm : {1e-9, 0.1, 3.0, 1e9}) {
+      for (const std::int64_t coordinates : {std::int64_t{1}, std::int64_t{27'000}, std::int64_t{1} << 30}) {
+        const NoiseGrid grid = noise_grid(on_grid(noise_multiplier, clip_norm), coordinates);
+        const double sensitivity = clip_norm + grid.spacing * std::sqrt(static_cast<double>(coordinates)) / 2;
+        const double stddev = std::ldexp(grid.spacing, grid.log2_stddev);
+        EXPECT_NEAR(stddev / sensitivity / noise_multiplier, 1.0, 1e-12);
+        EXPECT_LE(clip_norm / grid.spacing, 0x1p22);
+        EXPECT_GE(clip_norm / grid.spacing, 0x1p21 - std::sqrt(static_cast<double>(coordinates)) / 2);
+        EXPECT_GE(grid.log2_stddev, 16);
+        EXPECT_LE(grid.log2_stddev, 36);
+      }
+    }
+  }
+  EXPECT_LT(noise_grid(on_grid(1.0, 1.0), 27'000).spacing * std::sqrt(27'000) / 2, 1e-4) << "of the clip norm";
+}
+
+TEST(Grid, ARecordMovesTheResultByExactlyItsOwnIntegersWhateverElseIsInIt) {
+  for (const Clipping clipping : kClippings) {
+    const Mechanism mechanism = on_grid(1.0 / 64, 0.7, clipping);
+    const VectorModel model{5, 3};
+    const double spacing = noise_grid(mechanism, 8).spacing;
+    const VectorRecord one{{0.1f, -0.2f, 0.3f, 0.01f, 5.0f, -1.0f, 2.0f, 0.0f}};
+    const VectorRecord other{{3.0f, 0.2f, -0.3f, 0.01f, 0.5f, 1.0f, -20.0f, 7.0f}};
+    const auto nobody = points(mechanism, {}, model), first = points(mechanism, {one}, model),
+               second = points(mechanism, {other}, model), both = points(mechanism, {one, other}, model);
+    double squares = 0.0, norm = 0.0;
+    for (const float g : other.gradient) norm += static_cast<double>(g) * static_cast<double>(g);
+    norm = std::sqrt(norm);
+    for (std::size_t i = 0; i < 8; ++i) {
+      const std::int64_t added = second[i] - nobody[i];
+      EXPECT_EQ(both[i] - first[i], added) << i;
+      const double expected = static_cast<double>(other.gradient[i]) * 0.7 * (1.0 - 1e-5) /
+                              (clipping == Clipping::flat ? norm : norm + 0.01) / spacing;
+      EXPECT_NEAR(static_cast<double>(added), expected, 0.5 + 1e-6 * std::abs(expected)) << i;
+      squares += static_cast<double>(added) * static_cast<double>(added);
+    }
+    EXPECT_LE(std::sqrt(squares) * spacing, 0.7 + spacing * std::sqrt(8.0) / 2);
+  }
+}
+
+TEST(Grid, TheNoiseIsTheKeystreamOfTheChargeWithoutABlockUsedTwice) {
+  const Mechanism mechanism = on_grid(1.0 / 64, 1.0);
+  TestSession test(mechanism, 1);
+  const Subkey subkey(RandomKey::from_seed(1), "noise", test.session.charge());
+  const auto stream = kernels::cpu_device().make_stream();
+  std::vector<std::int64_t> expected;
+  std::uint64_t counter = 0;
+  for (const std::int64_t size : {100, 7}) {  // the two tensors of the model
+    const kernels::Tensor y = kernels::Tensor::zeros(*stream, DType::i64, {size});
+    counter = kernels::add_discrete_gaussian_noise(*stream, noise_grid(mechanism, 107).log2_stddev, subkey.bytes(), 1,
+                                                   counter, y);
+    const HostTensor on_host = y.to_host(*stream);
+    expected.insert(expected.end(), on_host.as<std::int64_t>().begin(), on_host.as<std::int64_t>().end());
+  }
+  EXPECT_EQ(points(mechanism, {}, {100, 7}), expected);
+}
+
+TEST(Grid, TakesOnlyNoiseThatItsArgumentCovers) {
+  for (const double noise_multiplier : {1.0 / 65, 16385.0}) {
+    Charge charge = charge_of("j", 1);
+    charge.mechanism.noise_multiplier = noise_multiplier;
+    EXPECT_THAT(check_charge(charge).error().message, HasSubstr("from 1/64 to 16384 for the discrete Gaussian"));
+    charge.mechanism.noise = NoiseKind::float_gaussian;
+    EXPECT_TRUE(check_charge(charge).ok());
+  }
+  EXPECT_THROW((void)noise_grid(on_grid(1.0, 1.0), (std::int64_t{1} << 40) + 1), std::invalid_argument);
+}
+
+// --- A sum over all records ---
+
+SummandFunctions<VectorRecord> summands_of(const VectorModel& model, kernels::Stream& stream) {
+  SummandFunctions<VectorRecord> functions;
+  functions.micro_batch = model.micro_batch;
+  functions.per_record = [per_sample = model.functions(stream).per_sample](auto records, auto& out) {
+    per_sample(records, out);
+  };
+  return functions;
+}
+
+Result<std::vector<HostTensor>> release(PrivacySession& session, const RecordStore<VectorRecord>& records,
+                                        const VectorModel& model) {
+  const auto stream = kernels::cpu_device().make_stream();
+  return session.release_sum<VectorRecord>(*stream, records, {{model.vector_size}}, summands_of(model, *stream));
+}
+
+TEST(ReleaseSum, IsTheSumOfClippedRecordsAndNoiseOfTheChargedSpread) {
+  const std::vector<VectorRecord> records{{{0.5f, 0.25f}}, {{30.0f, 40.0f}}, {{-0.125f, 0.0f}}};
+  for (const NoiseKind noise : {NoiseKind::discrete_gaussian, NoiseKind::float_gaussian}) {
+    Mechanism mechanism = on_grid(1.0 / 64, 1.0);
+    mechanism.noise = noise;
+    double squares = 0.0;
+    constexpr int kSessions = 200;
+    for (int seed = 0; seed < kSessions; ++seed) {
+      TestSession test(mechanism, 1000, static_cast<std::uint64_t>(seed));
+      const auto sums = release(test.session, RecordStore<VectorRecord>(records), {2, 0, 2}).value();
+      ASSERT_EQ(sums.at(0).dtype(), DType::f64);
+      const double first = sums[0].as<double>()[0] - (0.5 + 0.6 - 0.125);
+      const double second = sums[0].as<double>()[1] - (0.25 + 0.8);
+      squares += (first * first + second * second) * 64 * 64;
+      EXPECT_LT(std::hypot(first, second), 7.0 / 64);
+    }
+    EXPECT_NEAR(squares / (2 * kSessions), 1.0, 0.35);  // chi-square of 400 degrees: five deviations
+  }
+}
+
+TEST(ReleaseSum, MovesByExactlyARecordsIntegers) {
+  const Mechanism mechanism = on_grid(1.0, 1.0);
+  const double spacing = noise_grid(mechanism, 2).spacing;
+  const VectorRecord one{{0.3f, 0.1f}}, other{{-5.0f, 2.0f}};
+  const auto of = [&](std::vector<VectorRecord> records) {
+    TestSession test(mechanism, 10);
+    return release(test.session, RecordStore<VectorRecord>(std::move(records)), {2}).value()[0];
+  };
+  const HostTensor nobody = of({}), first = of({one}), second = of({other}), both = of({one, other});
+  for (std::size_t i = 0; i < 2; ++i) {
+    const auto at = [&](const HostTensor& sum) { return std::llrint(sum.as<double>()[i] / spacing); };
+    EXPECT_EQ(at(nobody) * spacing, nobody.as<double>()[i]) << "a point of the grid";
+    EXPECT_EQ(at(both) - at(first), at(second) - at(nobody));
+    EXPECT_NE(at(second), at(nobody));
+  }
+}
+
+TEST(ReleaseSum, HappensOnceForACharge) {
+  TestSession test(on_grid(1.0, 1.0), 10);
+  const RecordStore<VectorRecord> records(equal_records(3, {1.0f}));
+  EXPECT_TRUE(release(test.session, records, {}).ok());
+  EXPECT_EQ(release(test.session, records, {}).error().code, Errc::limit_exceeded);
+  EXPECT_TRUE(test.session.contribute(TensorMap(), 1.0).ok()) << "what came out may be sent";
+  TestSession contributed(on_grid(1.0, 1.0), 10);
+  EXPECT_TRUE(contributed.session.contribute(TensorMap(), 1.0).ok());
+  EXPECT_EQ(release(contributed.session, records, {}).error().code, Errc::limit_exceeded);
+}
+
+TEST(ReleaseSum, NeedsAChargeForEveryRecord) {
+  TestSession test(gaussian(0.5, 1.0, 1.0, 1), 10);
+  const auto refused = release(test.session, RecordStore<VectorRecord>(equal_records(3, {1.0f})), {});
+  EXPECT_EQ(refused.error().code, Errc::invalid_argument);
+  EXPECT_THAT(refused.error().message, HasSubstr("charged with 0.5"));
+  EXPECT_EQ(test.session.steps_left(), 1);
+}
+
+TEST(ReleaseSum, WithoutPrivacyIsExactBeyondFloats) {
+  TestSession test({MechanismKind::none, 1.0, 0.0, 0.0, 1}, 10);
+  const RecordStore<VectorRecord> records({VectorRecord{{16777216.0f}}, VectorRecord{{1.0f}}, VectorRecord{{1.0f}}});
+  EXPECT_EQ(release(test.session, records, {1, 0, 1}).value()[0].as<double>()[0], 16777218.0);
+  TestSession empty({MechanismKind::none, 1.0, 0.0, 0.0, 1}, 10);
+  EXPECT_EQ(
+      release(empty.session, RecordStore<VectorRecord>(std::vector<VectorRecord>{}), {}).value()[0].as<double>()[0],
+      0.0);
 }
 
 // --- Leaving ---

@@ -123,8 +123,9 @@ TEST(JobFile, NamesFileLineKeyAndAcceptedValuesOfABadValue) {
 }
 
 TEST(JobFile, KeepsEpsilonDeltaAndClipNormInsideTheirRanges) {
-  for (const char* line : {"epsilon = 0", "epsilon = 64.5", "epsilon = nan", "delta = 0.0", "delta = 0.02",
-                           "clip_norm = 0", "clip_norm = -1", "rounds_per_client = -1"}) {
+  for (const char* line :
+       {"epsilon = 0", "epsilon = 64.5", "epsilon = nan", "delta = 0.0", "delta = 0.02", "clip_norm = 0",
+        "clip_norm = -1", "rounds_per_client = -1", "noise = \"gaussian\"", "clipping = \"auto\""}) {
     EXPECT_THAT(error_of(with("[privacy]\n" + std::string(line) + "\n")),
                 AllOf(HasSubstr("job.toml:10"), HasSubstr("privacy.")))
         << line;
@@ -132,6 +133,18 @@ TEST(JobFile, KeepsEpsilonDeltaAndClipNormInsideTheirRanges) {
   for (const char* line : {"epsilon = 64", "epsilon = 0.1", "delta = 0.01", "clip_norm = 0.001"}) {
     EXPECT_EQ(error_of(with("[privacy]\n" + std::string(line) + "\n")), "") << line;
   }
+}
+
+TEST(JobFile, NoisesOnTheGridAndClipsFlatUnlessItSaysOtherwise) {
+  const JobSpec plain = read_job_text(with(""), "job.toml").value();
+  EXPECT_EQ(plain.privacy.noise, privacy::NoiseKind::discrete_gaussian);
+  EXPECT_EQ(plain.privacy.clipping, privacy::Clipping::flat);
+  const JobSpec other =
+      read_job_text(with("[privacy]\nnoise = \"float_gaussian\"\nclipping = \"automatic\"\n"), "job.toml").value();
+  EXPECT_EQ(other.privacy.noise, privacy::NoiseKind::float_gaussian);
+  EXPECT_EQ(other.privacy.clipping, privacy::Clipping::automatic);
+  EXPECT_THAT(error_of(with("[privacy]\nnoise = \"gaussian\"\n")),
+              AllOf(HasSubstr("privacy.noise"), HasSubstr("discrete_gaussian"), HasSubstr("float_gaussian")));
 }
 
 TEST(JobFile, AllowsOverSelectionOnlyWithoutPrivacy) {

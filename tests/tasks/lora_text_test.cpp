@@ -15,6 +15,7 @@
 #include "tasks/data/text_table.h"
 #include "tasks/lora_text/base_model.h"
 #include "tasks/lora_text/records.h"
+#include "tasks/site_evaluation.h"
 
 namespace trib::tasks::lora_text {
 namespace {
@@ -256,6 +257,18 @@ TEST_F(LoraTextTest, ChargesTheRoundAndCalibratesForAllRoundsASiteMayTake) {
   EXPECT_EQ(planned.sample_rate, charge.mechanism.sample_rate);
 }
 
+TEST_F(LoraTextTest, ChargesTheNoiseAndTheClippingThatTheJobNames) {
+  sections_["privacy"] = "epsilon = 6\n";
+  const privacy::Mechanism plain = definition().round_mechanism(job(), 240).value();
+  EXPECT_EQ(plain.noise, privacy::NoiseKind::discrete_gaussian);
+  EXPECT_EQ(plain.clipping, privacy::Clipping::flat);
+  sections_["privacy"] = "epsilon = 6\nnoise = \"float_gaussian\"\nclipping = \"automatic\"\n";
+  const privacy::Mechanism other = definition().round_mechanism(job(), 240).value();
+  EXPECT_EQ(other.noise, privacy::NoiseKind::float_gaussian);
+  EXPECT_EQ(other.clipping, privacy::Clipping::automatic);
+  EXPECT_EQ(other.noise_multiplier, plain.noise_multiplier);
+}
+
 TEST_F(LoraTextTest, TakesAllRecordsOfASiteSmallerThanTheBatch) {
   sections_["privacy"] = "epsilon = 6\n";
   EXPECT_DOUBLE_EQ(definition().round_mechanism(job(), 5).value().sample_rate, 1.0);
@@ -402,6 +415,76 @@ TEST_F(LoraTextTest, KeepsNoAverageWhereTheJobWantsNone) {
   EXPECT_THAT(evaluate(state), AllOf(Contains(Key("accuracy")), testing::Not(Contains(Key("accuracy_average")))));
   EXPECT_THAT(make_server()->export_model(state, true, directory_ / "adapter").error().message,
               HasSubstr("average_states"));
+}
+
+// On the site's own records, through the same door.
+class SiteEvaluation : public LoraTextTest {
+ protected:
+  // The noised sum of one site of 36 records. Each call is a site and a ledger of its own.
+  TensorMap evaluate_at_site(const std::string& privacy, double noise_multiplier, std::uint64_t seed) {
+    sections_["privacy"] = privacy;
+    const auto server = make_server();
+    const auto client = make_client("site-2.tsv", 40);
+    EXPECT_TRUE(client->set_constants(server->constants()).ok());
+    const TensorMap broadcast = server->broadcast(server->initial_state().value()).value();
+    charge_ = client->evaluation_charge({.job_id = "j1", .round = 2}, noise_multiplier).value();
+    const auto ledger =
+        privacy::Ledger::in_memory({{.data_set = "default", .epsilon = 1e9, .delta = 1e-5}}, system_clock()).value();
+    auto session =
+        privacy::PrivacySession::open(*ledger, charge_, true, RandomKey::from_seed(seed), system_clock()).value();
+    const privacy::Contribution contribution = client->evaluate(broadcast, session, progress_).value();
+    EXPECT_EQ(contribution.weight(), 1.0);
+    EXPECT_EQ(client->evaluate(broadcast, session, progress_).error().code, Errc::limit_exceeded) << "charged once";
+    EXPECT_EQ(ledger->entries().size(), 1u);
+    EXPECT_FALSE(ledger->charged("j1", 2, "default")) << "the round's own charge is another";
+    return contribution.tensors();
+  }
+  privacy::Charge charge_;
+};
+
+TEST_F(SiteEvaluation, CountsWhatTheModelGetsRightOnTheSitesOwnRecords) {
+  const TensorMap exact = evaluate_at_site("enabled = false\n", 0.0, 1);
+  EXPECT_EQ(exact.at(evaluation_tensor).as<double>()[0], 36.0);
+  // The aggregator's evaluation of the same state on the same records.
+  sections_["evaluation"] = "file = \"site-2.tsv\"\n";
+  const auto server = make_server();
+  const auto expected = server->evaluate(server->initial_state().value(), progress_).value().metrics;
+  const auto metrics = evaluation_metrics(exact).value();
+  EXPECT_NEAR(metrics.at("accuracy"), expected.at("accuracy"), 1e-9);
+  EXPECT_NEAR(metrics.at("loss"), expected.at("loss"), 1e-5) << "no loss is at the bound";
+}
+
+TEST_F(SiteEvaluation, IsNoisedAndChargedAsOneSumOverAllRecords) {
+  const TensorMap exact = evaluate_at_site("enabled = false\n", 0.0, 1);
+  double squares = 0.0;
+  constexpr int kSeeds = 20;
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    const TensorMap noised = evaluate_at_site("epsilon = 8\n", 2.0, seed);
+    for (std::size_t i = 0; i < 3; ++i) {
+      const double noise = noised.at(evaluation_tensor).as<double>()[i] - exact.at(evaluation_tensor).as<double>()[i];
+      squares += noise * noise / (4.0 * 3.0);
+    }
+  }
+  EXPECT_NEAR(squares / (3 * kSeeds), 1.0, 0.8);  // chi-square of 60 degrees: more than four deviations
+  EXPECT_EQ(charge_.mechanism.sample_rate, 1.0);
+  EXPECT_EQ(charge_.mechanism.steps, 1);
+  EXPECT_EQ(charge_.mechanism.noise_multiplier, 2.0);
+  EXPECT_EQ(charge_.mechanism.noise, privacy::NoiseKind::discrete_gaussian);
+  EXPECT_EQ(charge_.declared_records, 40);
+}
+
+TEST(EvaluationMetrics, AreRatiosOfNoisedCountsWithinTheirRanges) {
+  const auto metrics = [](std::vector<double> counts) {
+    TensorMap sum;
+    sum[evaluation_tensor] = HostTensor::from_f64({3}, counts);
+    return evaluation_metrics(sum);
+  };
+  EXPECT_EQ(metrics({200.0, 150.0, 20.0}).value(),
+            (std::map<std::string, double>{{"records", 200.0}, {"accuracy", 0.75}, {"loss", 0.4}}));
+  EXPECT_EQ(metrics({10.0, 11.0, -1.0}).value().at("accuracy"), 1.0);
+  EXPECT_EQ(metrics({10.0, 11.0, -1.0}).value().at("loss"), 0.0);
+  EXPECT_THAT(metrics({-3.0, 1.0, 1.0}).error().message, HasSubstr("-3.0 records"));
+  EXPECT_FALSE(evaluation_metrics(TensorMap()).ok());
 }
 
 TEST_F(LoraTextTest, EvaluatesNothingWithoutATestSet) {

@@ -1,0 +1,47 @@
+#include "tasks/site_evaluation.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace trib::tasks {
+
+privacy::Charge evaluation_charge(const std::string& job_id, std::int64_t round, const std::string& data_set,
+                                  std::int64_t declared_records, double target_delta, double noise_multiplier,
+                                  privacy::NoiseKind noise) {
+  // A little above √3, so that the clip, which leaves room for rounding, shortens no record.
+  const double clip_norm = std::sqrt(3.0) * (1.0 + 2e-5);
+  return {.job = job_id + ":evaluation",
+          .round = round,
+          .data_set = data_set,
+          .declared_records = declared_records,
+          .target_delta = target_delta,
+          .mechanism = {.kind = privacy::MechanismKind::poisson_subsampled_gaussian,
+                        .sample_rate = 1.0,
+                        .noise_multiplier = noise_multiplier,
+                        .clip_norm = clip_norm,
+                        .steps = 1,
+                        .noise = noise,
+                        .clipping = privacy::Clipping::flat}};
+}
+
+Result<std::map<std::string, double>> evaluation_metrics(const TensorMap& sum) {
+  TRIB_ASSIGN(const HostTensor* tensor, sum.find(evaluation_tensor));
+  if (tensor->dtype() != DType::f64 || tensor->shape() != Shape{3}) {
+    return Error{Errc::invalid_argument,
+                 fmt::format("tensor '{}' of an evaluation must be F64 of 3", evaluation_tensor)};
+  }
+  const auto counts = tensor->as<double>();
+  if (!(counts[0] >= 1.0)) {
+    return Error{Errc::invalid_argument,
+                 fmt::format("the sites' evaluations come to {:.1f} records: their noise hides them; evaluate on more "
+                             "records or with less noise",
+                             counts[0])};
+  }
+  return std::map<std::string, double>{{"records", counts[0]},
+                                       {"accuracy", std::clamp(counts[1] / counts[0], 0.0, 1.0)},
+                                       {"loss", std::clamp(counts[2] / counts[0], 0.0, 1.0) * evaluation_loss_bound}};
+}
+
+}  // namespace trib::tasks
