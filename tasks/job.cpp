@@ -57,21 +57,22 @@ SelectionSpec read_selection(ConfigReader& config, const PrivacySpec& privacy) {
 }
 
 PrivacySpec read_privacy(ConfigReader& config, std::int64_t rounds) {
-  PrivacySpec privacy;
-  privacy.enabled = config.boolean("privacy.enabled", privacy.enabled);
-  privacy.epsilon =
-      config.number("privacy.epsilon", {.minimum = 0.0, .maximum = 64.0, .exclude_minimum = true}, privacy.epsilon);
-  privacy.delta =
-      config.number("privacy.delta", {.minimum = 0.0, .maximum = 1e-2, .exclude_minimum = true}, privacy.delta);
-  privacy.clip_norm =
-      config.number("privacy.clip_norm", {.minimum = 0.0, .maximum = 1e6, .exclude_minimum = true}, privacy.clip_norm);
-  privacy.rounds_per_client =
-      config.integer("privacy.rounds_per_client", {.minimum = 0, .maximum = 1'000'000}, privacy.rounds_per_client);
-  if (privacy.rounds_per_client > rounds) {
+  PrivacySpec spec;
+  spec.enabled = config.boolean("privacy.enabled", spec.enabled);
+  spec.epsilon =
+      config.number("privacy.epsilon", {.minimum = 0.0, .maximum = 64.0, .exclude_minimum = true}, spec.epsilon);
+  spec.delta = config.number("privacy.delta", {.minimum = 0.0, .maximum = 1e-2, .exclude_minimum = true}, spec.delta);
+  spec.clip_norm =
+      config.number("privacy.clip_norm", {.minimum = 0.0, .maximum = 1e6, .exclude_minimum = true}, spec.clip_norm);
+  spec.rounds_per_client =
+      config.integer("privacy.rounds_per_client", {.minimum = 0, .maximum = 1'000'000}, spec.rounds_per_client);
+  const std::string accountant = config.choice("privacy.accountant", privacy::accountant_names, "rdp");
+  spec.accountant = accountant == "pld" ? privacy::Accountant::pld : privacy::Accountant::rdp;
+  if (spec.rounds_per_client > rounds) {
     config.fail("privacy.rounds_per_client",
                 fmt::format("must be at most job.rounds = {}, or 0 for all of them", rounds));
   }
-  return privacy;
+  return spec;
 }
 
 Result<JobSpec> read_job(ConfigReader config) {

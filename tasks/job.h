@@ -7,6 +7,7 @@
 
 #include "common/config.h"
 #include "common/result.h"
+#include "privacy/plan.h"
 
 namespace trib::tasks {
 
@@ -35,6 +36,7 @@ struct PrivacySpec {
   double epsilon = 8.0;  // each site's cost of the whole job, at most
   double delta = 1e-5;
   double clip_norm = 1.0;
+  privacy::Accountant accountant = privacy::Accountant::rdp;  // by which the noise is chosen; the sites' caps count RDP
   std::int64_t rounds_per_client =
       0;  // how many rounds a site may take part in: sigma is calibrated for it; 0: all of them
 };
