@@ -11,17 +11,12 @@
 #include "common/files.h"
 #include "common/net/x509.h"
 #include "privacy/accountant.h"
+#include "privacy/privacy_loss.h"
 
 namespace trib::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-double tight_epsilon(std::span<const privacy::Mechanism> mechanisms, double delta) {
-  privacy::RdpCurve curve;
-  for (const privacy::Mechanism& mechanism : mechanisms) curve.add(mechanism);
-  return curve.epsilon(delta);
-}
 
 boost::json::object data_set_json(const DataSetFigures& set) {
   const privacy::Account& account = set.account;
@@ -58,14 +53,6 @@ boost::json::object data_set_json(const DataSetFigures& set) {
 
 }  // namespace
 
-double epsilon_tight(const std::vector<privacy::Mechanism>& mechanisms, double delta) {
-  const bool is_private = std::none_of(mechanisms.begin(), mechanisms.end(), [](const privacy::Mechanism& mechanism) {
-    return mechanism.kind == privacy::MechanismKind::none;
-  });
-  if (!is_private) return std::numeric_limits<double>::infinity();
-  return mechanisms.empty() ? 0.0 : tight_epsilon(mechanisms, delta);
-}
-
 fs::path ledger_path(const fs::path& path) {
   std::error_code error;
   return fs::is_directory(path, error) ? path / "ledger.jsonl" : path;
@@ -90,7 +77,7 @@ Result<LedgerFigures> read_figures(const fs::path& ledger, std::optional<double>
     set.delta = delta.value_or(account.budget ? account.budget->delta : 1e-5);
     set.epsilon_filter = account.filtered_epsilon();
     set.epsilon_rdp = account.spent.epsilon(set.delta);
-    set.epsilon_tight = epsilon_tight(account.mechanisms(), set.delta);
+    set.epsilon_tight = privacy::tight_epsilon(account.mechanisms(), set.delta).epsilon;
     set.same_file = accounts->same_file(name);
     for (const std::string& other : set.same_file) {
       if (!accounts->find(other)->is_private()) set.read_openly_as = other;

@@ -44,10 +44,6 @@ std::filesystem::path ledger_path(const std::filesystem::path& path);
 // none). Errc::corrupt names the first bad entry.
 Result<LedgerFigures> read_figures(const std::filesystem::path& ledger, std::optional<double> delta = std::nullopt);
 
-// Epsilon of a data set's mechanisms, as reports show it next to the filter's: the one that a statement's reader
-// recomputes. Infinity if one of them is not private.
-double epsilon_tight(const std::vector<privacy::Mechanism>& mechanisms, double delta);
-
 // Whether `key_sha256` (hexadecimal) is the key of the certificate in `file` and the certificate is `site`'s. The
 // certificate's own issuer and dates are not looked at: a signature outlives them.
 Status check_certificate(const std::filesystem::path& file, const std::string& key_sha256, const std::string& site);

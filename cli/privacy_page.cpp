@@ -174,8 +174,11 @@ std::string jobs_table(const json::object& set) {
       out += fmt::format("<td class=\"number\">{}</td><td class=\"number\">{:.6g}</td>",
                          grouped(integer_of(mechanism, "steps")), number_of(mechanism, "sample_rate"));
       out += is_open ? "<td colspan=\"2\"><strong>none: not private</strong></td></tr>\n"
-                     : fmt::format("<td class=\"number\">{:.6g}</td><td class=\"number\">{:.4g}</td></tr>\n",
-                                   number_of(mechanism, "noise_multiplier"), number_of(mechanism, "clip_norm"));
+                     : fmt::format("<td class=\"number\">{:.6g}{}</td><td class=\"number\">{:.4g}{}</td></tr>\n",
+                                   number_of(mechanism, "noise_multiplier"),
+                                   text_of(mechanism, "noise") == "float_gaussian" ? "<br>float Gaussian" : "",
+                                   number_of(mechanism, "clip_norm"),
+                                   text_of(mechanism, "clipping") == "automatic" ? "<br>automatic" : "");
       is_first = false;
     }
   }

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "privacy/accountant.h"
+#include "privacy/privacy_loss.h"
 #include "privacy/sealed.h"
 
 namespace trib::cli {
@@ -24,8 +25,10 @@ constexpr const char* kAssumptions[] = {
     "large, and delta grows with it.",
     "The site's software did what it records: each step took each record independently with the stated probability, "
     "from "
-    "a cryptographic random source, clipped what it computed to the clip norm, and added Gaussian noise of the stated "
-    "multiple of it. The charge was on disk before the first record was read.",
+    "a cryptographic random source, clipped what it computed to the clip norm, and added noise with the stated "
+    "multiple "
+    "of it as its standard deviation: a discrete Gaussian on a grid of integers, unless the mechanism says "
+    "float_gaussian. The charge was on disk before the first record was read.",
     "The number of declared records is public. The true number was not used.",
     "Epsilon by the filter holds against an aggregator that chose every round by the answers before. The tight epsilon "
     "holds for rounds that were planned in advance.",
@@ -67,11 +70,16 @@ void append_pretty(const json::value& value, std::size_t indent, std::string& ou
 }
 
 json::object mechanism_json(const privacy::Mechanism& mechanism) {
-  return {{"mechanism", mechanism_name(mechanism)},
-          {"sample_rate", mechanism.sample_rate},
-          {"noise_multiplier", mechanism.noise_multiplier},
-          {"clip_norm", mechanism.clip_norm},
-          {"steps", mechanism.steps}};
+  json::object document{{"mechanism", mechanism_name(mechanism)},
+                        {"sample_rate", mechanism.sample_rate},
+                        {"noise_multiplier", mechanism.noise_multiplier},
+                        {"clip_norm", mechanism.clip_norm},
+                        {"steps", mechanism.steps}};
+  if (mechanism.kind != privacy::MechanismKind::none) {
+    document["noise"] = to_string(mechanism.noise);
+    document["clipping"] = to_string(mechanism.clipping);
+  }
+  return document;
 }
 
 Result<privacy::Mechanism> mechanism_from(const json::object& object) try {
@@ -82,6 +90,12 @@ Result<privacy::Mechanism> mechanism_from(const json::object& object) try {
   mechanism.noise_multiplier = object.at("noise_multiplier").to_number<double>();
   mechanism.clip_norm = object.at("clip_norm").to_number<double>();
   mechanism.steps = object.at("steps").to_number<std::int64_t>();
+  if (mechanism.kind != privacy::MechanismKind::none) {
+    const bool is_float = object.at("noise").as_string() == to_string(privacy::NoiseKind::float_gaussian);
+    const bool is_flat = object.at("clipping").as_string() == to_string(privacy::Clipping::flat);
+    mechanism.noise = is_float ? privacy::NoiseKind::float_gaussian : privacy::NoiseKind::discrete_gaussian;
+    mechanism.clipping = is_flat ? privacy::Clipping::flat : privacy::Clipping::automatic;
+  }
   if (name != mechanism_name(mechanism)) return Error{Errc::corrupt, fmt::format("mechanism '{}' is not known", name)};
   return mechanism;
 } catch (const std::exception& error) {
@@ -152,7 +166,7 @@ Status recompute(const json::object& set) {
     return Error{Errc::corrupt, fmt::format("data set '{}' is{} stated to be private, and its mechanisms say otherwise",
                                             name, is_private ? " not" : "")};
   }
-  TRIB_TRY(expect("epsilon_tight", epsilon_tight(mechanisms, set.at("delta").to_number<double>())));
+  TRIB_TRY(expect("epsilon_tight", privacy::tight_epsilon(mechanisms, set.at("delta").to_number<double>()).epsilon));
   double filtered = is_private ? 0.0 : std::numeric_limits<double>::infinity();
   if (const auto* budget = set.at("budget").if_object(); budget != nullptr && is_private) {
     const double stated = budget->at("order").to_number<double>();

@@ -1,5 +1,7 @@
 #include "privacy/accountant.h"
 
+#include <spdlog/fmt/fmt.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -202,15 +204,19 @@ double filter_order(const Mechanism& mechanism, double epsilon, double delta) {
   return kOrders[best(step, static_cast<double>(affordable), delta).second];
 }
 
-Result<double> calibrate_noise_multiplier(double epsilon, double delta, double sample_rate, std::int64_t steps) {
-  const auto refuse = [](const std::string& what, double value, std::string_view range) {
-    return Error{Errc::invalid_argument, what + " is " + std::to_string(value) + ", but must be " + std::string(range)};
+Status check_calibration(double epsilon, double delta, double sample_rate, std::int64_t steps) {
+  const auto refuse = [](std::string_view what, auto value, std::string_view range) {
+    return Error{Errc::invalid_argument, fmt::format("{} is {}, but must be {}", what, value, range)};
   };
   if (!(epsilon > 0.0 && std::isfinite(epsilon))) return refuse("epsilon", epsilon, "above 0 and finite");
   if (!(delta > 0.0 && delta < 1.0)) return refuse("delta", delta, "above 0 and below 1");
   if (!(sample_rate > 0.0 && sample_rate <= 1.0)) return refuse("sample_rate", sample_rate, "above 0 and at most 1");
-  if (steps < 1) return refuse("steps", static_cast<double>(steps), "at least 1");
+  if (steps < 1) return refuse("steps", steps, "at least 1");
+  return {};
+}
 
+Result<double> calibrate_noise_multiplier(double epsilon, double delta, double sample_rate, std::int64_t steps) {
+  TRIB_TRY(check_calibration(epsilon, delta, sample_rate, steps));
   const auto fits = [&](double sigma) {
     return best(one_step(sample_rate, sigma), static_cast<double>(steps), delta).first <= epsilon;
   };

@@ -1,4 +1,5 @@
-// Epsilon from mechanisms, and noise from epsilon: Rényi differential privacy by quadrature.
+// Epsilon from mechanisms, and noise from epsilon: Rényi differential privacy by quadrature. Tight figures, for
+// schedules that are fixed in advance, are in privacy_loss.h.
 #pragma once
 
 #include <cstdint>
@@ -37,9 +38,12 @@ class RdpCurve {
 // (Feldman and Zrnic 2021), and it declines no step of a job that repeats this mechanism.
 double filter_order(const Mechanism& mechanism, double epsilon, double delta);
 
+// Errc::invalid_argument names the first value of a calibration request that is out of range.
+Status check_calibration(double epsilon, double delta, double sample_rate, std::int64_t steps);
+
 // The smallest noise multiplier (to 1e-5 relative, rounded up; at least about 0.03) for which `steps` steps at
-// `sample_rate` cost at most (epsilon, delta). Errc::invalid_argument names the value that is out of range;
-// Errc::unsupported if none up to 1e4 is enough.
+// `sample_rate` cost at most (epsilon, delta) by RDP, which is what a cap's filter counts by.
+// Errors: check_calibration's, and Errc::unsupported if none up to 1e4 is enough.
 Result<double> calibrate_noise_multiplier(double epsilon, double delta, double sample_rate, std::int64_t steps);
 
 }  // namespace trib::privacy

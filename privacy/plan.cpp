@@ -46,8 +46,10 @@ Result<RoundPrivacy> plan_privacy(const PlanRequest& request) {
                   request.max_rounds, request.steps_per_round);
   }
   const double sample_rate = static_cast<double>(request.batch_size) / records;
-  TRIB_ASSIGN(const double noise_multiplier, calibrate_noise_multiplier(request.epsilon, request.delta, sample_rate,
-                                                                        request.steps_per_round * request.max_rounds));
+  const auto calibrate =
+      request.accountant == Accountant::pld ? calibrate_tight_noise_multiplier : calibrate_noise_multiplier;
+  TRIB_ASSIGN(const double noise_multiplier,
+              calibrate(request.epsilon, request.delta, sample_rate, request.steps_per_round * request.max_rounds));
   return RoundPrivacy{sample_rate, noise_multiplier};
 }
 
@@ -71,6 +73,12 @@ double epsilon_after_rounds(const Mechanism& round, std::int64_t rounds, double 
   Mechanism all = round;
   all.steps *= rounds;
   return RdpCurve().add(all).epsilon(delta);
+}
+
+TightEpsilon tight_epsilon_after_rounds(const Mechanism& round, std::int64_t rounds, double delta) {
+  Mechanism all = round;
+  all.steps *= rounds;
+  return tight_epsilon({&all, 1}, delta);
 }
 
 }  // namespace trib::privacy

@@ -59,25 +59,25 @@ SelectionSpec read_selection(ConfigReader& config, const PrivacySpec& privacy) {
 }
 
 PrivacySpec read_privacy(ConfigReader& config, std::int64_t rounds) {
-  PrivacySpec privacy;
-  privacy.enabled = config.boolean("privacy.enabled", privacy.enabled);
-  privacy.epsilon =
-      config.number("privacy.epsilon", {.minimum = 0.0, .maximum = 64.0, .exclude_minimum = true}, privacy.epsilon);
-  privacy.delta =
-      config.number("privacy.delta", {.minimum = 0.0, .maximum = 1e-2, .exclude_minimum = true}, privacy.delta);
-  privacy.clip_norm = config.number("privacy.clip_norm", {.minimum = 1e-9, .maximum = 1e6}, privacy.clip_norm);
+  PrivacySpec spec;
+  spec.enabled = config.boolean("privacy.enabled", spec.enabled);
+  spec.epsilon =
+      config.number("privacy.epsilon", {.minimum = 0.0, .maximum = 64.0, .exclude_minimum = true}, spec.epsilon);
+  spec.delta = config.number("privacy.delta", {.minimum = 0.0, .maximum = 1e-2, .exclude_minimum = true}, spec.delta);
+  spec.clip_norm = config.number("privacy.clip_norm", {.minimum = 1e-9, .maximum = 1e6}, spec.clip_norm);
   const std::string clipping = config.choice("privacy.clipping", clippings, "flat");
-  privacy.clipping = clipping == "automatic" ? privacy::Clipping::automatic : privacy::Clipping::flat;
+  spec.clipping = clipping == "automatic" ? privacy::Clipping::automatic : privacy::Clipping::flat;
   const std::string noise = config.choice("privacy.noise", noises, "discrete_gaussian");
-  privacy.noise =
-      noise == "float_gaussian" ? privacy::NoiseKind::float_gaussian : privacy::NoiseKind::discrete_gaussian;
-  privacy.rounds_per_client =
-      config.integer("privacy.rounds_per_client", {.minimum = 0, .maximum = 1'000'000}, privacy.rounds_per_client);
-  if (privacy.rounds_per_client > rounds) {
+  spec.noise = noise == "float_gaussian" ? privacy::NoiseKind::float_gaussian : privacy::NoiseKind::discrete_gaussian;
+  const std::string accountant = config.choice("privacy.accountant", privacy::accountant_names, "rdp");
+  spec.accountant = accountant == "pld" ? privacy::Accountant::pld : privacy::Accountant::rdp;
+  spec.rounds_per_client =
+      config.integer("privacy.rounds_per_client", {.minimum = 0, .maximum = 1'000'000}, spec.rounds_per_client);
+  if (spec.rounds_per_client > rounds) {
     config.fail("privacy.rounds_per_client",
                 fmt::format("must be at most job.rounds = {}, or 0 for all of them", rounds));
   }
-  return privacy;
+  return spec;
 }
 
 Result<JobSpec> read_job(ConfigReader config) {

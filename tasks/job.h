@@ -8,6 +8,7 @@
 #include "common/config.h"
 #include "common/result.h"
 #include "privacy/mechanism.h"
+#include "privacy/plan.h"
 
 namespace trib::tasks {
 
@@ -36,6 +37,7 @@ struct PrivacySpec {
   double epsilon = 8.0;  // each site's cost of the whole job, at most
   double delta = 1e-5;
   double clip_norm = 1.0;
+  privacy::Accountant accountant = privacy::Accountant::rdp;  // by which the noise is chosen; the sites' caps count RDP
   privacy::Clipping clipping = privacy::Clipping::flat;
   privacy::NoiseKind noise = privacy::NoiseKind::discrete_gaussian;
   std::int64_t rounds_per_client =

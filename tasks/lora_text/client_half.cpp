@@ -196,7 +196,8 @@ Result<privacy::Mechanism> round_mechanism(const JobSpec& job, const Config& con
                                                                        .declared_records = declared_records,
                                                                        .batch_size = batch_size,
                                                                        .steps_per_round = config.local_steps,
-                                                                       .max_rounds = job.max_participations()}));
+                                                                       .max_rounds = job.max_participations(),
+                                                                       .accountant = job.privacy.accountant}));
   return privacy::round_mechanism(plan, job.privacy.clip_norm, config.local_steps, job.privacy.clipping,
                                   job.privacy.noise);
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The benchmarks behind docs/performance.md: `./dev bench [NAME]`, or tests/bench/run.sh BUILD_DIR [NAME].
-# NAME is one of: step, dp-overhead, refactorize, memory, wire. Without it all run, one after the other.
+# NAME is one of: step, dp-overhead, refactorize, accountant, memory, wire. Without it all run, one after the other.
 # What is compared is run alternately in one go, and medians are printed, so that a busy machine slows both sides.
 # REPEATS (default 5) says how often. Bash and awk only; the PyTorch yardstick needs python3-torch, and is skipped without
 # it.
@@ -8,7 +8,7 @@ set -euo pipefail
 export LC_ALL=C
 
 source_directory=$(cd "$(dirname "$0")/../.." && pwd)
-build=$(cd "${1:?usage: run.sh BUILD_DIR [step|dp-overhead|refactorize|memory|wire]}" && pwd)
+build=$(cd "${1:?usage: run.sh BUILD_DIR [step|dp-overhead|refactorize|accountant|memory|wire]}" && pwd)
 only=${2:-}
 repeats=${REPEATS:-5}
 shared=${TRIBUTARY_SHARED:-$source_directory/../shared}
@@ -97,6 +97,24 @@ bench_refactorize() {
   printf '  median %.2f, spread %s\n' "$(median <"$scratch/refactorize")" "$(spread <"$scratch/refactorize")"
 }
 
+# accountant_bench FILTER: "milliseconds of processor time, name" of each benchmark whose name begins so, slowest last.
+accountant_bench() {
+  "$build/bench/accountant_bench" --benchmark_filter="^$1" --benchmark_min_time=0.2 --benchmark_format=csv 2>/dev/null |
+    awk -F, 'NR > 1 { gsub(/"/, "", $1); print $4, $1 }' | sort -g
+}
+
+bench_accountant() {
+  heading "accountant: tight epsilon and calibration over the reference tables, one core: milliseconds of processor time"
+  local what
+  printf '  %-30s %6s %10s %10s   %s\n' "" cases median worst "worst case"
+  for what in tight_epsilon/steps_100000/ tight_epsilon/ calibrate/; do
+    accountant_bench "$what" >"$scratch/accountant"
+    printf '  %-30s %6d %10.1f %10.1f   %s\n' "$what" "$(wc -l <"$scratch/accountant")" \
+      "$(cut -d' ' -f1 "$scratch/accountant" | median)" "$(tail -1 "$scratch/accountant" | cut -d' ' -f1)" \
+      "$(tail -1 "$scratch/accountant" | cut -d' ' -f2)"
+  done
+}
+
 # A job whose rounds cost the same however many sites there are: ten of them, eight records a step.
 simulate_sites() {
   "$build/bin/trib" simulate experiments/fedsvd/quick.toml --clients "$1" --seed 1 --threads 2 --json \
@@ -151,7 +169,7 @@ bench_wire() {
 
 printf '%s, %s processors, load %s\n' "$(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo)" "$(nproc)" \
   "$(cut -d' ' -f1-3 /proc/loadavg)"
-sections=(step dp-overhead refactorize memory wire)
+sections=(step dp-overhead refactorize accountant memory wire)
 if [[ -n $only && " ${sections[*]} " != *" $only "* ]]; then
   echo "there is no benchmark \"$only\"; there are: ${sections[*]}" >&2
   exit 2

@@ -74,6 +74,7 @@ round_deadline = "90s"
 epsilon = 3
 delta = 1e-6
 clip_norm = 2.5
+accountant = "pld"
 rounds_per_client = 30
 [data]
 set = "letters"
@@ -91,6 +92,7 @@ train = "train.tsv"
   EXPECT_EQ(job.selection.order, SelectionOrder::uniform);
   EXPECT_EQ(job.selection.round_deadline_ms, 90'000);
   EXPECT_EQ(job.privacy.clip_norm, 2.5);
+  EXPECT_EQ(job.privacy.accountant, privacy::Accountant::pld);
   EXPECT_EQ(job.max_participations(), 30);
   EXPECT_EQ(job.data_set, "letters");
   EXPECT_EQ(job.simulated_sites, 6);
@@ -122,10 +124,16 @@ TEST(JobFile, NamesFileLineKeyAndAcceptedValuesOfABadValue) {
               AllOf(HasSubstr("job.toml:11"), HasSubstr("quarry"), HasSubstr("attention.output.dense")));
 }
 
+TEST(JobFile, NamesTheAccountantsThereAre) {
+  EXPECT_THAT(error_of(with("[privacy]\naccountant = \"prv\"\n")),
+              AllOf(HasSubstr("job.toml:10"), HasSubstr("privacy.accountant"), HasSubstr("prv"), HasSubstr("rdp"),
+                    HasSubstr("pld")));
+}
+
 TEST(JobFile, KeepsEpsilonDeltaAndClipNormInsideTheirRanges) {
   for (const char* line :
-       {"epsilon = 0", "epsilon = 64.5", "epsilon = nan", "delta = 0.0", "delta = 0.02", "clip_norm = 0",
-        "clip_norm = -1", "rounds_per_client = -1", "noise = \"gaussian\"", "clipping = \"auto\""}) {
+       {"epsilon = 0", "epsilon = 64.5", "epsilon = nan", "delta = 0.0", "delta = 0.02", "delta = -1e-5",
+        "clip_norm = 0", "clip_norm = -1", "rounds_per_client = -1", "noise = \"gaussian\"", "clipping = \"auto\""}) {
     EXPECT_THAT(error_of(with("[privacy]\n" + std::string(line) + "\n")),
                 AllOf(HasSubstr("job.toml:10"), HasSubstr("privacy.")))
         << line;
@@ -236,10 +244,11 @@ std::string describe(const JobSpec& job) {
   out << job.evaluate_every << ' ' << job.seed << ' ' << s.clients_per_round << ' ' << s.minimum_clients << ' '
       << s.over_selection << ' ' << static_cast<int>(s.order) << ' ' << s.expected_clients << ' ' << s.round_deadline_ms
       << ' ' << s.start_deadline_ms << ' ' << s.round_retries << ' ' << p.enabled << ' ' << p.epsilon << ' ' << p.delta
-      << ' ' << p.clip_norm << ' ' << p.rounds_per_client << ' ' << job.data_set << ' ' << job.simulated_sites << ' '
-      << c.base_sha256.has_value() << ' ' << static_cast<int>(c.classifier.precision) << ' ' << c.classifier.max_tokens
-      << ' ' << c.classifier.adapter.rank << ' ' << c.classifier.adapter.alpha << ' ' << c.classifier.adapter.blocks
-      << ' ' << c.classifier.adapter.targets.size() << ' ' << static_cast<int>(c.classifier.head) << ' '
+      << ' ' << p.clip_norm << ' ' << static_cast<int>(p.accountant) << ' ' << p.rounds_per_client << ' '
+      << job.data_set << ' ' << job.simulated_sites << ' ' << c.base_sha256.has_value() << ' '
+      << static_cast<int>(c.classifier.precision) << ' ' << c.classifier.max_tokens << ' ' << c.classifier.adapter.rank
+      << ' ' << c.classifier.adapter.alpha << ' ' << c.classifier.adapter.blocks << ' '
+      << c.classifier.adapter.targets.size() << ' ' << static_cast<int>(c.classifier.head) << ' '
       << to_string(c.algorithm) << ' ' << c.batch_size << ' ' << c.local_steps << ' ' << c.learning_rate << ' '
       << c.table.format << ' ' << c.table.text_column << ' ' << c.table.label_column << ' ' << c.evaluation_file << ' '
       << c.evaluation_limit << ' ' << c.average_states << ' ' << c.simulated_file << ' ' << c.dirichlet_alpha << ' '
