@@ -58,8 +58,9 @@ Result<Device*> open_device(std::string_view name);
 
 // The types in which a device holds a model's activations when its frozen products take `compute`.
 struct ActivationTypes {
-  DType products;  // what products give, attention and adapters read: `compute` where products can give it
-  DType states;    // the states between the layers, which additions accumulate in
+  DType products;         // what products give, attention and adapters read: `compute` where products can give it
+  DType states;           // the states between the layers
+  DType state_gradients;  // the gradients at them, which additions accumulate in
 };
 ActivationTypes activation_types(Device& device, DType compute);
 

@@ -6,6 +6,7 @@
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/low_rank.h"
 #include "kernels/cuda/operations.h"
 #include "kernels/detail/dispatch.h"
 #include "kernels/detail/raw_access.h"
@@ -166,6 +167,24 @@ void segment_products(Stream& stream, float alpha, const MatrixView& a, const Ma
         });
       },
       [&] { cuda::segment_products(stream, alpha, a, b, offsets, rows, out); });
+}
+
+void adapter_gradients(Stream& stream, float alpha, const std::vector<AdapterGradient>& adapters, const Tensor& offsets,
+                       const Tensor& rows) {
+  for (const AdapterGradient& adapter : adapters)
+    require(adapter.dy.rows() == adapter.u.rows() && adapter.b.dim(0) == adapter.dy.columns &&
+                adapter.b.dim(1) == adapter.u.columns && adapter.out.dtype() == DType::f32 &&
+                adapter.out.dim(1) == adapter.dy.columns * adapter.u.columns &&
+                (!adapter.du.defined() || adapter.du.columns == adapter.u.columns),
+            "adapter_gradients: shapes do not fit");
+  bool done = false;
+  detail::dispatch(
+      stream, [] {}, [&] { done = cuda::adapter_gradients(stream, alpha, adapters, offsets, rows); });
+  if (done) return;
+  for (const AdapterGradient& adapter : adapters) {
+    segment_products(stream, alpha, adapter.dy, adapter.u, offsets, rows, adapter.out);
+    if (adapter.du.defined()) matmul(stream, alpha, adapter.dy, adapter.b, false, adapter.du);
+  }
 }
 
 void transpose(Stream& stream, const Tensor& from, const MatrixView& to) {

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "kernels/matrix_view.h"
 
@@ -62,6 +63,18 @@ void matmul_transposed(Stream& stream, float alpha, const MatrixView& a, const M
 // (count, distinct) int32; out (·, m·n) float32.
 void segment_products(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, const Tensor& offsets,
                       const Tensor& rows, const Tensor& out);
+
+// What the backward pass of one adapter y = alpha·u·bᵀ needs of dy (t, m): the per-sample gradients of b, and the
+// gradient at u.
+struct AdapterGradient {
+  MatrixView dy, u;  // (t, m), (t, r)
+  Tensor b;          // (m, r), of dy's type
+  Tensor out;        // (·, m·r) float32: row rows[i] = alpha·dy_iᵀ·u_i, as segment_products() gives it
+  MatrixView du;     // (t, r) = alpha·dy·b, or undefined
+};
+// For several adapters of one layer in one pass over dy. offsets and rows as in segment_products().
+void adapter_gradients(Stream& stream, float alpha, const std::vector<AdapterGradient>& adapters, const Tensor& offsets,
+                       const Tensor& rows);
 
 // to (n, m) = fromᵀ, from (m, n) float32; on a GPU `to` may be bfloat16.
 void transpose(Stream& stream, const Tensor& from, const MatrixView& to);

@@ -94,6 +94,18 @@ void LoraLinear::backward(Stream& stream, Workspace& workspace, const Activation
   Tensor du;  // the gradient at u, (rows, adapters·rank)
   const Tensor& dy_adapters = for_adapters(dy);
   if (needs_reduced_gradient) du = workspace.take(types_.products, {dy_adapters.dim(0), reduced_size()});
+  if (targets.per_sample && !trains_a()) {
+    std::vector<kernels::AdapterGradient> gradients;
+    for (std::size_t i = 0; i < adapters_.size(); ++i)
+      gradients.push_back({.dy = {dy_adapters, first_columns_[i], adapters_[i].b.dim(0)},
+                           .u = reduced(saved.reduced, i),
+                           .b = b_product_[i],
+                           .out = targets.tensors[adapters_[i].b_parameter],
+                           .du = du.defined() ? reduced(du, i) : MatrixView()});
+    kernels::adapter_gradients(stream, scale_, gradients, rows.offsets, rows.targets);
+    if (dx.defined()) kernels::matmul(stream, 1.0f, du, all_a_product_, true, dx);
+    return;
+  }
   for (std::size_t i = 0; i < adapters_.size(); ++i) {
     const Adapter& adapter = adapters_[i];
     const MatrixView g(dy_adapters, first_columns_[i], adapter.b.dim(0));

@@ -13,7 +13,8 @@ namespace trib::models {
 struct ComputeTypes {
   DType compute = DType::f32;   // what frozen products take
   DType products = DType::f32;  // what they give, and what adapters read: float32 or `compute`
-  DType states = DType::f32;    // what additions between the layers give: float32 or `compute`
+  DType states = DType::f32;    // the states between the layers: float32 or `compute`
+  DType state_gradients = DType::f32;
   // Whether one tensor serves frozen products and adapters alike.
   bool shared() const { return compute == products; }
 };

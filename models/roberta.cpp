@@ -98,8 +98,8 @@ Result<RobertaEncoder> RobertaEncoder::load(Stream& stream, const RobertaConfig&
   RobertaEncoder encoder;
   encoder.config_ = roberta;
   const DType compute = config.precision == Precision::bf16 ? DType::bf16 : DType::f32;
-  const auto [products, states] = kernels::activation_types(stream.device(), compute);
-  const ComputeTypes types{compute, products, states};
+  const auto [products, states, state_gradients] = kernels::activation_types(stream.device(), compute);
+  const ComputeTypes types{compute, products, states, state_gradients};
   encoder.types_ = types;
   const std::int64_t d = roberta.hidden_size, wide = roberta.intermediate_size;
 
@@ -324,7 +324,7 @@ void RobertaEncoder::forward_layer(Stream& stream, Workspace& workspace, const P
 void RobertaEncoder::backward(Stream& stream, Workspace& workspace, const PackedBatch& batch, const Saved& saved,
                               const Tensor& d_first_tokens, const GradientTargets& targets) const {
   if (!adapted()) return;
-  const Tensor d_state = workspace.take(types_.states, {batch.token_count, config_.hidden_size});
+  const Tensor d_state = workspace.take(types_.state_gradients, {batch.token_count, config_.hidden_size});
   for (std::size_t i = layers_.size(); i-- > 0;)
     backward_layer(stream, workspace, batch, i, saved.layers[i], is_last(i) ? d_first_tokens : d_state, targets,
                    d_state);

@@ -1,15 +1,10 @@
 // Attention on the tensor cores (mma.m16n8k16, from Ampere on). A block of 8 warps has one head of one record; a warp
 // has 16 of its rows, whose scores stay in registers. Sums have a fixed order: no atomics, the same bits every time.
-//
-// Fragments, for lane l: an accumulator holds rows l/4 and l/4 + 8 at columns 2(l%4), 2(l%4) + 1 of an 8-column tile;
-// two neighbouring accumulator tiles, rounded to bfloat16, are the left factor of the next product.
 #include "kernels/cuda/attention_mma.h"
-#include "kernels/cuda/device_functions.cuh"
+#include "kernels/cuda/mma.cuh"
 
 namespace trib::kernels::cuda {
 namespace {
-
-using Bf16 = __nv_bfloat16;
 
 constexpr int warps = 8, threads = 32 * warps, warp_rows = 16;
 constexpr int tile_rows = warps * warp_rows;  // rows that are in shared memory at once
@@ -33,60 +28,6 @@ struct Arguments {
   float scale;
 };
 
-__device__ inline std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
-}
-__device__ inline void load_matrices(std::uint32_t (&r)[4], const Bf16* at) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(at)));
-}
-__device__ inline void load_matrices_transposed(std::uint32_t (&r)[4], const Bf16* at) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(at)));
-}
-// c (16, 8) += a (16, 16)·b (16, 8).
-__device__ inline void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-// 16 bytes into shared memory, zeros if not `present`.
-__device__ inline void copy_async(Bf16* to, const Bf16* from, bool present) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
-               "r"(present ? 16 : 0));
-}
-__device__ inline void wait_for_copies() {
-  asm volatile("cp.async.wait_all;");
-}
-
-// The left factor rows [row, row + 16), columns [k, k + 16) of a matrix in shared memory.
-template <int stride>
-__device__ inline void left_factor(std::uint32_t (&r)[4], const Bf16* m, int row, int k) {
-  const int lane = threadIdx.x % 32;
-  load_matrices(r, m + (row + lane % 16) * stride + k + lane / 16 * 8);
-}
-// The left factor mᵀ: rows [row, row + 16) are columns of m, columns [k, k + 16) are its rows.
-template <int stride>
-__device__ inline void left_factor_of_transposed(std::uint32_t (&r)[4], const Bf16* m, int row, int k) {
-  const int lane = threadIdx.x % 32;
-  load_matrices_transposed(r, m + (k + lane % 8 + lane / 16 * 8) * stride + row + lane / 8 % 2 * 8);
-}
-// The right factor mᵀ, two tiles of 8 columns: columns [n, n + 16) are rows of m, rows [k, k + 16) are its columns.
-template <int stride>
-__device__ inline void right_factor_of_transposed(std::uint32_t (&r)[4], const Bf16* m, int k, int n) {
-  const int lane = threadIdx.x % 32;
-  load_matrices(r, m + (n + lane % 8 + lane / 16 * 8) * stride + k + lane / 8 % 2 * 8);
-}
-// The right factor m, two tiles of 8 columns: rows [k, k + 16), columns [n, n + 16).
-template <int stride>
-__device__ inline void right_factor(std::uint32_t (&r)[4], const Bf16* m, int k, int n) {
-  const int lane = threadIdx.x % 32;
-  load_matrices_transposed(r, m + (k + lane % 8 + lane / 8 % 2 * 8) * stride + n + lane / 16 * 8);
-}
-
 // Rows [first, first + tile_rows) of one head into shared memory; those from `count` on become zeros, and those from
 // `needed` on are left as they are.
 template <int size>
@@ -100,6 +41,12 @@ __device__ inline void stage(Bf16* to, const Operand& from, std::int64_t first, 
   }
 }
 
+__device__ inline float exp2_of(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 __device__ inline int round_up_16(int n) {
   return (n + 15) / 16 * 16;
 }
@@ -108,16 +55,24 @@ __device__ inline int round_up_16(int n) {
 template <int size>
 __device__ inline void write_rows(const Operand& to, std::int64_t first, int row, int count,
                                   const float (&c)[size / 8][4], float factor0, float factor1) {
-  const int lane = threadIdx.x % 32, column = lane % 4 * 2;
+  // Four lanes hold a row's part of two tiles, 16 columns. They exchange so that lane q has columns 4q … 4q + 3: one
+  // store of 8 bytes each, 32 bytes together.
+  const int lane = threadIdx.x % 32, q = lane % 4, source = lane - q + q % 2 * 2;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int r = row + lane / 4 + 8 * half;
-    if (r >= count) continue;
     const float factor = half == 0 ? factor0 : factor1;
-    Bf16* at = to.data + (first + r) * to.stride + blockIdx.y * size + column;
+    Bf16* at = to.data + (first + r) * to.stride + blockIdx.y * size + 4 * q;
 #pragma unroll
-    for (int n = 0; n < size / 8; ++n)
-      *reinterpret_cast<std::uint32_t*>(at + 8 * n) = pack(c[n][2 * half] * factor, c[n][2 * half + 1] * factor);
+    for (int n = 0; n < size / 8; n += 2) {
+      const std::uint32_t left = pack(c[n][2 * half] * factor, c[n][2 * half + 1] * factor),
+                          right = pack(c[n + 1][2 * half] * factor, c[n + 1][2 * half + 1] * factor);
+      const std::uint32_t left0 = __shfl_sync(0xffffffffu, left, source),
+                          left1 = __shfl_sync(0xffffffffu, left, source + 1),
+                          right0 = __shfl_sync(0xffffffffu, right, source),
+                          right1 = __shfl_sync(0xffffffffu, right, source + 1);
+      if (r < count) *reinterpret_cast<uint2*>(at + 8 * n) = q < 2 ? uint2{left0, left1} : uint2{right0, right1};
+    }
   }
 }
 
@@ -181,7 +136,7 @@ __global__ void __launch_bounds__(threads, 2) forward(Arguments a) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           most[half] = quad_max(most[half]);
-          shrink[half] = exp2f(peak[half] - most[half]);
+          shrink[half] = exp2_of(peak[half] - most[half]);
           peak[half] = most[half];
           total[half] *= shrink[half];
         }
@@ -193,7 +148,7 @@ __global__ void __launch_bounds__(threads, 2) forward(Arguments a) {
         for (int n = 0; n < key_step / 8; ++n)
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
-            s[n][e] = exp2f(s[n][e] - peak[e / 2]);
+            s[n][e] = exp2_of(s[n][e] - peak[e / 2]);
             total[e / 2] += s[n][e];
           }
 #pragma unroll
@@ -272,15 +227,19 @@ __global__ void __launch_bounds__(threads, 2) backward(Arguments a) {
   wait_for_copies();
   __syncthreads();
 
-  // (16, 16) of x·yᵀ for this warp's rows of x and rows [n, n + 16) of y.
-  auto scores = [&](float(&s)[2][4], const Bf16* x, const Bf16* y, int n) {
+  // This warp's rows of q or of g, which stay in registers while all keys pass: shared memory is what limits here.
+  auto load_rows = [&](std::uint32_t(&x)[size / 16][4], const Bf16* m) {
+#pragma unroll
+    for (int d = 0; d < size; d += 16) left_factor<stride>(x[d / 16], m, row, d);
+  };
+  // (16, 16) of x·yᵀ for the rows in x and rows [n, n + 16) of y.
+  auto scores = [&](float(&s)[2][4], const std::uint32_t(&x)[size / 16][4], const Bf16* y, int n) {
 #pragma unroll
     for (int d = 0; d < size; d += 16) {
-      std::uint32_t left[4], right[4];
-      left_factor<stride>(left, x, row, d);
+      std::uint32_t right[4];
       right_factor_of_transposed<stride>(right, y, d, n);
-      multiply_add(s[0], left, right[0], right[1]);
-      multiply_add(s[1], left, right[2], right[3]);
+      multiply_add(s[0], x[d / 16], right[0], right[1]);
+      multiply_add(s[1], x[d / 16], right[2], right[3]);
     }
   };
   auto write_square = [&](const std::uint32_t(&p)[4], int n) {
@@ -294,18 +253,21 @@ __global__ void __launch_bounds__(threads, 2) backward(Arguments a) {
   std::uint32_t probabilities[steps][4];
   float mean[2] = {};
   if (row < query_end) {
+    std::uint32_t q_rows[size / 16][4], g_rows[size / 16][4];
+    load_rows(q_rows, q);
+    load_rows(g_rows, g);
 #pragma unroll
     for (int step = 0; step < steps; ++step) {
       if (16 * step >= key_end) continue;
       float s[2][4] = {}, dp[2][4] = {};
-      scores(s, q, k, 16 * step);
-      scores(dp, g, v, 16 * step);
+      scores(s, q_rows, k, 16 * step);
+      scores(dp, g_rows, v, 16 * step);
 #pragma unroll
       for (int n = 0; n < 2; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           const int column = 16 * step + 8 * n + lane % 4 * 2 + e % 2;
-          s[n][e] = column < keys ? exp2f(s[n][e] * scale - log_sum[e / 2]) : 0.0f;
+          s[n][e] = column < keys ? exp2_of(s[n][e] * scale - log_sum[e / 2]) : 0.0f;
           mean[e / 2] += s[n][e] * dp[n][e];
         }
 #pragma unroll
@@ -324,12 +286,14 @@ __global__ void __launch_bounds__(threads, 2) backward(Arguments a) {
   }
   __syncthreads();
   if (row < query_end) {
+    std::uint32_t g_rows[size / 16][4];
+    load_rows(g_rows, g);
     float c[size / 8][4] = {};
 #pragma unroll
     for (int step = 0; step < steps; ++step) {
       if (16 * step >= key_end) continue;
       float dp[2][4] = {};
-      scores(dp, g, v, 16 * step);
+      scores(dp, g_rows, v, 16 * step);
       std::uint32_t ds[4];
 #pragma unroll
       for (int part = 0; part < 4; ++part) {

@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/low_rank.h"
 #include "kernels/cuda/operations.h"
 #include "kernels/cuda/runtime.h"
 
@@ -319,6 +320,7 @@ void packed_product_gelu_backward(Stream& stream, const Tensor& dy, const Packed
 
 void matmul(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, bool accumulate,
             const MatrixView& c) {
+  if (accumulate && add_low_rank(stream, alpha, a, b, c)) return;
   small_product(stream, alpha, a, false, b, accumulate, c);
 }
 

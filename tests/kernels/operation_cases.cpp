@@ -280,6 +280,46 @@ OperationCase segment_case(const std::string& what, const std::vector<std::int32
           }};
 }
 
+// Two adapters on the first and last third of a fused layer.
+OperationCase adapter_case(const std::string& what, const std::vector<std::int32_t>& lengths, std::int64_t m,
+                           std::int64_t rank, bool narrow) {
+  std::vector<std::int32_t> offsets = {0}, rows;
+  for (std::int32_t length : lengths) offsets.push_back(offsets.back() + length);
+  const auto count = static_cast<std::int64_t>(lengths.size());
+  for (std::int64_t i = 0; i < count; ++i) rows.push_back(static_cast<std::int32_t>(count - 1 - i));
+  const std::int64_t t = offsets.back();
+  return {"adapter_gradients_" + what + by({m, rank}) + suffix(narrow), narrow ? bf16_rounding : f32_rounding,
+          8.0 * static_cast<double>(t * m * rank),
+          width(narrow) * static_cast<double>(2 * t * (m + 2 * rank)) + 8.0 * static_cast<double>(count * m * rank),
+          [=](Stream& stream) {
+            const Maker make{stream, narrow};
+            const Tensor dy = make.in({t, 3 * m}, 1), u = make.in({t, 2 * rank}, 2), b0 = make.in({m, rank}, 3),
+                         b1 = make.in({m, rank}, 4), offset = make.indices(offsets), row = make.indices(rows);
+            const Tensor out0 = make.wide_out({count, m * rank}), out1 = make.wide_out({count, m * rank}),
+                         du = make.out({t, 2 * rank});
+            const std::vector<AdapterGradient> adapters = {
+                {{dy, 0, m}, {u, 0, rank}, b0, out0, {du, 0, rank}},
+                {{dy, 2 * m, m}, {u, rank, rank}, b1, out1, {du, rank, rank}}};
+            return PreparedOperation{[=, &stream] { adapter_gradients(stream, 0.5f, adapters, offset, row); },
+                                     {out0, out1, du}};
+          }};
+}
+
+// What adapters add to a layer's output.
+OperationCase low_rank_case(std::int64_t t, std::int64_t n, std::int64_t rank, bool narrow) {
+  return {"low_rank_addition" + by({t, n, rank}) + suffix(narrow), narrow ? bf16_rounding : f32_rounding,
+          2.0 * static_cast<double>(t * n * rank), width(narrow) * static_cast<double>(3 * t * n), [=](Stream& stream) {
+            const Maker make{stream, narrow};
+            const Tensor u = make.in({t, rank}, 1), b = make.in({rank, n}, 2), start = make.in({t, n}, 3),
+                         y = make.out({t, n});
+            return PreparedOperation{[=, &stream] {
+                                       y.copy_from(stream, start);
+                                       matmul(stream, 0.5f, u, b, true, y);
+                                     },
+                                     {y}};
+          }};
+}
+
 OperationCase loss_case(std::int64_t count, std::int64_t classes) {
   return {"cross_entropy" + by({count, classes}), 1e-6, 0, 8.0 * static_cast<double>(count * classes),
           [=](Stream& stream) {
@@ -377,6 +417,12 @@ OperationCase refactorize_case(std::int64_t adapters, std::int64_t m, std::int64
 std::vector<OperationCase> test_cases() {
   std::vector<OperationCase> cases;
   const std::vector<std::int32_t> lengths = {1, 5, 128, 33, 64, 17, 2, 100}, one = {1}, long_ones = {200, 7, 130, 300};
+  auto adapters = [&](bool narrow) {
+    for (auto [m, rank] : {std::pair{64, 8}, {256, 8}, {64, 4}, {1024, 8}}) {
+      cases.push_back(adapter_case("of_many_lengths", lengths, m, rank, narrow));
+      cases.push_back(adapter_case("of_long_records", long_ones, m, rank, narrow));
+    }
+  };
   for (bool narrow : {false, true}) {
     cases.push_back(gelu_case(1003, narrow));
     for (auto [rows, columns] : {std::pair{37, 64}, {5, 100}, {3, 130}, {9, 768}, {6, 1024}, {2, 2000}, {3, 7}})
@@ -394,6 +440,9 @@ std::vector<OperationCase> test_cases() {
     cases.push_back(gelu_product_case(300, 256, 1024, narrow));
     cases.push_back(thin_case(130, 64, 4, narrow));
     cases.push_back(thin_case(77, 256, 8, narrow));
+    adapters(narrow);
+    for (auto [t, n, rank] : {std::array{33, 64, 4}, {130, 256, 8}, {64, 1024, 16}, {7, 36, 8}, {9, 30, 8}})
+      cases.push_back(low_rank_case(t, n, rank, narrow));
     for (auto [m, n] : {std::pair{64, 4}, {256, 8}, {8, 256}, {20, 20}, {33, 3}, {1024, 16}})
       cases.push_back(segment_case("of_many_lengths", lengths, m, n, narrow));
   }
@@ -427,6 +476,9 @@ std::vector<OperationCase> bench_cases() {
           attention_case("of_128", lengths, false, 16, 64, true),
           thin_case(t, d, rank, true),
           segment_case("of_128", lengths, d, rank, true),
+          adapter_case("of_128", lengths, d, rank, true),
+          low_rank_case(t, d, rank, true),
+          low_rank_case(t, d, 2 * rank, true),
           clipping_case(256, 48, d * rank),
           noise_case(48 * d * rank),
           refactorize_case(48, d, d, rank)};
