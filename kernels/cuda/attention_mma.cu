@@ -23,7 +23,7 @@ struct Operand {
 struct Arguments {
   Operand query, keys, values, output, d_output, d_query, d_keys, d_values;
   const std::int32_t *query_offsets, *key_offsets;
-  float* log_sums;  // (rows, heads)
+  float *log_sums, *weighted;  // (rows, heads); weighted: Σ P∘dP of each row
   int heads;
   float scale;
 };
@@ -200,6 +200,40 @@ __device__ inline void add_transposed_product(float (&c)[size / 8][4], const Bf1
   }
 }
 
+// Sixteen rows of m, which stay in registers while all keys (or queries) pass: shared memory is what limits here.
+template <int size>
+__device__ inline void load_rows(std::uint32_t (&x)[size / 16][4], const Bf16* m, int row) {
+#pragma unroll
+  for (int d = 0; d < size; d += 16) left_factor<stride_of<size>>(x[d / 16], m, row, d);
+}
+// s (16, 16) += x·yᵀ for the rows in x and rows [n, n + 16) of y.
+template <int size>
+__device__ inline void add_scores(float (&s)[2][4], const std::uint32_t (&x)[size / 16][4], const Bf16* y, int n) {
+#pragma unroll
+  for (int d = 0; d < size; d += 16) {
+    std::uint32_t right[4];
+    right_factor_of_transposed<stride_of<size>>(right, y, d, n);
+    multiply_add(s[0], x[d / 16], right[0], right[1]);
+    multiply_add(s[1], x[d / 16], right[2], right[3]);
+  }
+}
+// c (16, size) += p·m for p (16, 16) in two accumulator tiles and rows [k, k + 16) of m.
+template <int size>
+__device__ inline void add_product(float (&c)[size / 8][4], const std::uint32_t (&p)[4], const Bf16* m, int k) {
+#pragma unroll
+  for (int d = 0; d < size; d += 16) {
+    std::uint32_t right[4];
+    right_factor<stride_of<size>>(right, m, k, d);
+    multiply_add(c[d / 8], p, right[0], right[1]);
+    multiply_add(c[d / 8 + 1], p, right[2], right[3]);
+  }
+}
+// Two accumulator tiles as a left factor.
+__device__ inline void round_tiles(std::uint32_t (&p)[4], const float (&s)[2][4]) {
+#pragma unroll
+  for (int part = 0; part < 4; ++part) p[part] = pack(s[part / 2][part % 2 * 2], s[part / 2][part % 2 * 2 + 1]);
+}
+
 // Records of up to tile_rows queries and keys. Probabilities stay in registers, rounded as the products take them; the
 // gradient at them is made twice, once for its mean and once for the scores' gradient, which spares its registers.
 template <int size>
@@ -227,21 +261,6 @@ __global__ void __launch_bounds__(threads, 2) backward(Arguments a) {
   wait_for_copies();
   __syncthreads();
 
-  // This warp's rows of q or of g, which stay in registers while all keys pass: shared memory is what limits here.
-  auto load_rows = [&](std::uint32_t(&x)[size / 16][4], const Bf16* m) {
-#pragma unroll
-    for (int d = 0; d < size; d += 16) left_factor<stride>(x[d / 16], m, row, d);
-  };
-  // (16, 16) of x·yᵀ for the rows in x and rows [n, n + 16) of y.
-  auto scores = [&](float(&s)[2][4], const std::uint32_t(&x)[size / 16][4], const Bf16* y, int n) {
-#pragma unroll
-    for (int d = 0; d < size; d += 16) {
-      std::uint32_t right[4];
-      right_factor_of_transposed<stride>(right, y, d, n);
-      multiply_add(s[0], x[d / 16], right[0], right[1]);
-      multiply_add(s[1], x[d / 16], right[2], right[3]);
-    }
-  };
   auto write_square = [&](const std::uint32_t(&p)[4], int n) {
     Bf16* at = square + (row + lane / 4) * square_stride + n + lane % 4 * 2;
     *reinterpret_cast<std::uint32_t*>(at) = p[0];
@@ -254,14 +273,14 @@ __global__ void __launch_bounds__(threads, 2) backward(Arguments a) {
   float mean[2] = {};
   if (row < query_end) {
     std::uint32_t q_rows[size / 16][4], g_rows[size / 16][4];
-    load_rows(q_rows, q);
-    load_rows(g_rows, g);
+    load_rows<size>(q_rows, q, row);
+    load_rows<size>(g_rows, g, row);
 #pragma unroll
     for (int step = 0; step < steps; ++step) {
       if (16 * step >= key_end) continue;
       float s[2][4] = {}, dp[2][4] = {};
-      scores(s, q_rows, k, 16 * step);
-      scores(dp, g_rows, v, 16 * step);
+      add_scores<size>(s, q_rows, k, 16 * step);
+      add_scores<size>(dp, g_rows, v, 16 * step);
 #pragma unroll
       for (int n = 0; n < 2; ++n)
 #pragma unroll
@@ -270,9 +289,7 @@ __global__ void __launch_bounds__(threads, 2) backward(Arguments a) {
           s[n][e] = column < keys ? exp2_of(s[n][e] * scale - log_sum[e / 2]) : 0.0f;
           mean[e / 2] += s[n][e] * dp[n][e];
         }
-#pragma unroll
-      for (int part = 0; part < 4; ++part)
-        probabilities[step][part] = pack(s[part / 2][part % 2 * 2], s[part / 2][part % 2 * 2 + 1]);
+      round_tiles(probabilities[step], s);
       write_square(probabilities[step], 16 * step);
     }
     mean[0] = quad_sum(mean[0]);
@@ -287,13 +304,13 @@ __global__ void __launch_bounds__(threads, 2) backward(Arguments a) {
   __syncthreads();
   if (row < query_end) {
     std::uint32_t g_rows[size / 16][4];
-    load_rows(g_rows, g);
+    load_rows<size>(g_rows, g, row);
     float c[size / 8][4] = {};
 #pragma unroll
     for (int step = 0; step < steps; ++step) {
       if (16 * step >= key_end) continue;
       float dp[2][4] = {};
-      scores(dp, g_rows, v, 16 * step);
+      add_scores<size>(dp, g_rows, v, 16 * step);
       std::uint32_t ds[4];
 #pragma unroll
       for (int part = 0; part < 4; ++part) {
@@ -302,13 +319,7 @@ __global__ void __launch_bounds__(threads, 2) backward(Arguments a) {
         ds[part] = pack(p.x * (dp[part / 2][part % 2 * 2] - m), p.y * (dp[part / 2][part % 2 * 2 + 1] - m));
       }
       write_square(ds, 16 * step);
-#pragma unroll
-      for (int d = 0; d < size; d += 16) {
-        std::uint32_t right[4];
-        right_factor<stride>(right, k, 16 * step, d);
-        multiply_add(c[d / 8], ds, right[0], right[1]);
-        multiply_add(c[d / 8 + 1], ds, right[2], right[3]);
-      }
+      add_product<size>(c, ds, k, 16 * step);
     }
     write_rows<size>(a.d_query, first_query, row, queries, c, a.scale, a.scale);
   }
@@ -318,6 +329,135 @@ __global__ void __launch_bounds__(threads, 2) backward(Arguments a) {
     float c[size / 8][4] = {};
     add_transposed_product<size>(c, square, row, q, query_end);
     write_rows<size>(a.d_keys, first_key, row, keys, c, a.scale, a.scale);
+  }
+}
+
+// Longer records, in two kernels. d_query: keys pass twice, for Σ P∘dP of each row, which the other kernel reads too,
+// and for the scores' gradient.
+template <int size>
+__global__ void __launch_bounds__(threads, 2) backward_queries(Arguments a) {
+  extern __shared__ __align__(16) Bf16 shared[];
+  constexpr int stride = stride_of<size>;
+  Bf16 *q = shared, *g = q + tile_rows * stride, *k = g + tile_rows * stride, *v = k + tile_rows * stride;
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * warp_rows;
+  const int first_query = a.query_offsets[blockIdx.x], queries = a.query_offsets[blockIdx.x + 1] - first_query;
+  const int first_key = a.key_offsets[blockIdx.x], keys = a.key_offsets[blockIdx.x + 1] - first_key;
+  const float scale = a.scale * log2_e;
+  for (int query = 0; query < queries; query += tile_rows) {
+    const int rows = min(queries - query, tile_rows);
+    auto at = [&](int half) {
+      return static_cast<std::int64_t>(first_query + query + row + lane / 4 + 8 * half) * a.heads + blockIdx.y;
+    };
+    float log_sum[2] = {INFINITY, INFINITY}, mean[2] = {}, c[size / 8][4] = {};
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      if (row + lane / 4 + 8 * half < rows) log_sum[half] = a.log_sums[at(half)] * log2_e;
+    std::uint32_t q_rows[size / 16][4], g_rows[size / 16][4];
+    for (int pass = 0; pass < 2; ++pass) {
+      for (int key = 0; key < keys; key += tile_rows) {
+        const int columns = min(keys - key, tile_rows);
+        const bool is_first = pass == 0 && key == 0;
+        __syncthreads();
+        if (is_first) {
+          stage<size>(q, a.query, first_query + query, rows, round_up_16(rows));
+          stage<size>(g, a.d_output, first_query + query, rows, round_up_16(rows));
+        }
+        stage<size>(k, a.keys, first_key + key, columns, round_up_16(columns));
+        stage<size>(v, a.values, first_key + key, columns, round_up_16(columns));
+        wait_for_copies();
+        __syncthreads();
+        if (row >= rows) continue;
+        if (is_first) {
+          load_rows<size>(q_rows, q, row);
+          load_rows<size>(g_rows, g, row);
+        }
+        for (int step = 0; step < columns; step += 16) {
+          float s[2][4] = {}, dp[2][4] = {};
+          add_scores<size>(s, q_rows, k, step);
+          add_scores<size>(dp, g_rows, v, step);
+#pragma unroll
+          for (int n = 0; n < 2; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+              const int column = step + 8 * n + lane % 4 * 2 + e % 2;
+              const float p = column < columns ? exp2_of(s[n][e] * scale - log_sum[e / 2]) : 0.0f;
+              if (pass == 0) mean[e / 2] += p * dp[n][e];
+              s[n][e] = p * (dp[n][e] - mean[e / 2]);
+            }
+          if (pass == 0) continue;
+          std::uint32_t ds[4];
+          round_tiles(ds, s);
+          add_product<size>(c, ds, k, step);
+        }
+      }
+      if (pass == 0) mean[0] = quad_sum(mean[0]), mean[1] = quad_sum(mean[1]);
+    }
+    if (row >= rows) continue;
+    write_rows<size>(a.d_query, first_query + query, row, rows, c, a.scale, a.scale);
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      if (lane % 4 == 0 && row + lane / 4 + 8 * half < rows) a.weighted[at(half)] = mean[half];
+  }
+}
+
+// d_values and d_keys: a warp has 16 keys, and makes the transposed scores.
+template <int size>
+__global__ void __launch_bounds__(threads) backward_keys(Arguments a) {
+  extern __shared__ __align__(16) Bf16 shared[];
+  __shared__ float log_sums[tile_rows], weighted[tile_rows];
+  constexpr int stride = stride_of<size>;
+  Bf16 *q = shared, *g = q + tile_rows * stride, *k = g + tile_rows * stride, *v = k + tile_rows * stride;
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * warp_rows;
+  const int first_query = a.query_offsets[blockIdx.x], queries = a.query_offsets[blockIdx.x + 1] - first_query;
+  const int first_key = a.key_offsets[blockIdx.x], keys = a.key_offsets[blockIdx.x + 1] - first_key;
+  const float scale = a.scale * log2_e;
+  for (int key = 0; key < keys; key += tile_rows) {
+    const int rows = min(keys - key, tile_rows);
+    float dk[size / 8][4] = {}, dv[size / 8][4] = {};
+    std::uint32_t k_rows[size / 16][4], v_rows[size / 16][4];
+    for (int query = 0; query < queries; query += tile_rows) {
+      const int columns = min(queries - query, tile_rows);
+      __syncthreads();
+      if (query == 0) {
+        stage<size>(k, a.keys, first_key + key, rows, round_up_16(rows));
+        stage<size>(v, a.values, first_key + key, rows, round_up_16(rows));
+      }
+      stage<size>(q, a.query, first_query + query, columns, round_up_16(columns));
+      stage<size>(g, a.d_output, first_query + query, columns, round_up_16(columns));
+      for (int i = threadIdx.x; i < tile_rows; i += threads) {
+        const std::int64_t at = static_cast<std::int64_t>(first_query + query + i) * a.heads + blockIdx.y;
+        log_sums[i] = i < columns ? a.log_sums[at] * log2_e : INFINITY;
+        weighted[i] = i < columns ? a.weighted[at] : 0.0f;
+      }
+      wait_for_copies();
+      __syncthreads();
+      if (row >= rows) continue;
+      if (query == 0) {
+        load_rows<size>(k_rows, k, row);
+        load_rows<size>(v_rows, v, row);
+      }
+      for (int step = 0; step < columns; step += 16) {
+        float s[2][4] = {}, dp[2][4] = {};
+        add_scores<size>(s, k_rows, q, step);
+        add_scores<size>(dp, v_rows, g, step);
+#pragma unroll
+        for (int n = 0; n < 2; ++n)
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            const int column = step + 8 * n + lane % 4 * 2 + e % 2;
+            s[n][e] = exp2_of(s[n][e] * scale - log_sums[column]);
+            dp[n][e] = s[n][e] * (dp[n][e] - weighted[column]);
+          }
+        std::uint32_t p[4], ds[4];
+        round_tiles(p, s);
+        round_tiles(ds, dp);
+        add_product<size>(dv, p, g, step);
+        add_product<size>(dk, ds, q, step);
+      }
+    }
+    if (row >= rows) continue;
+    write_rows<size>(a.d_values, first_key + key, row, rows, dv, 1.0f, 1.0f);
+    if (a.d_keys.data != nullptr) write_rows<size>(a.d_keys, first_key + key, row, rows, dk, a.scale, a.scale);
   }
 }
 
@@ -379,8 +519,7 @@ void mma_attention(Stream& stream, const AttentionInputs& in, const Tensor& outp
 
 bool mma_attention_backward_serves(const AttentionInputs& in, const Tensor& d_output, const MatrixView& d_query,
                                    const MatrixView& d_keys, const MatrixView& d_values) {
-  return in.longest > 0 && in.longest <= tile_rows && inputs_fit(in) && fits(d_output) && fits(d_query) &&
-         fits(d_keys) && fits(d_values);
+  return inputs_fit(in) && fits(d_output) && fits(d_query) && fits(d_keys) && fits(d_values);
 }
 
 void mma_attention_backward(Stream& stream, const AttentionInputs& in, const Tensor& log_sums, const Tensor& d_output,
@@ -390,12 +529,17 @@ void mma_attention_backward(Stream& stream, const AttentionInputs& in, const Ten
   a.d_query = operand(d_query);
   a.d_keys = operand(d_keys);
   a.d_values = operand(d_values);
-  const std::int64_t squares = tile_rows * square_stride;
-  if (in.head_size() == 64) {
-    launch(stream, backward<64>, a, in, 4 * tile_rows * stride_of<64> + squares);
-  } else {
-    launch(stream, backward<32>, a, in, 4 * tile_rows * stride_of<32> + squares);
-  }
+  auto serve = [&](auto head_size) {
+    constexpr int size = head_size.value;
+    constexpr std::int64_t tiles = 4 * tile_rows * stride_of<size>;
+    if (in.longest > 0 && in.longest <= tile_rows)
+      return launch(stream, backward<size>, a, in, tiles + tile_rows * square_stride);
+    const Tensor weighted(stream.device(), DType::f32, log_sums.shape());
+    a.weighted = RawAccess::data<float>(weighted);
+    launch(stream, backward_queries<size>, a, in, tiles);
+    launch(stream, backward_keys<size>, a, in, tiles);
+  };
+  in.head_size() == 64 ? serve(std::integral_constant<int, 64>()) : serve(std::integral_constant<int, 32>());
 }
 
 }  // namespace trib::kernels::cuda

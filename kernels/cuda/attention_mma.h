@@ -8,7 +8,7 @@ namespace trib::kernels::cuda {
 bool mma_attention_serves(const AttentionInputs& inputs, const Tensor& output);
 void mma_attention(Stream& stream, const AttentionInputs& inputs, const Tensor& output, const Tensor& log_sums);
 
-// The backward pass serves records of up to 128 rows: AttentionInputs::longest must say so.
+// Quickest for records of up to 128 rows, if AttentionInputs::longest says so.
 bool mma_attention_backward_serves(const AttentionInputs& inputs, const Tensor& d_output, const MatrixView& d_query,
                                    const MatrixView& d_keys, const MatrixView& d_values);
 void mma_attention_backward(Stream& stream, const AttentionInputs& inputs, const Tensor& log_sums,

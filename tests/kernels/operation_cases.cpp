@@ -474,6 +474,7 @@ std::vector<OperationCase> bench_cases() {
           gelu_case(t * wide, true),
           layer_norm_case(t, d, true),
           attention_case("of_128", lengths, false, 16, 64, true),
+          attention_case("of_512", std::vector<std::int32_t>(32, 512), false, 16, 64, true),
           thin_case(t, d, rank, true),
           segment_case("of_128", lengths, d, rank, true),
           adapter_case("of_128", lengths, d, rank, true),
