@@ -3,8 +3,10 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <cmath>
+#include <new>
 
 #include "common/failpoint.h"
+#include "kernels/device.h"
 #include "privacy/session.h"
 
 namespace trib::client {
@@ -249,6 +251,10 @@ std::optional<Refusal> JobRunner::check_round(std::int64_t round) const {
   if (is_made(round)) return std::nullopt;
   if (site_.ledger->charged(job_.id, round, job_.spec.data_set)) return refusal_of_round(spent_reason(round));
   if (auto refusal = check_budget()) return refusal;
+  // A round that a lost device could not train would cost its charge all the same.
+  if (site_.device != nullptr) {
+    if (const Status device = site_.device->check(); !device) return refusal_of_round(device.error().message);
+  }
   if (site_.outbox != nullptr) {
     // Before the charge: a full disk that is seen now costs nothing.
     const Status room = site_.outbox->check_room(job_.contribution_schema.byte_count());
@@ -299,7 +305,16 @@ std::variant<OutboxEntry, Refusal> JobRunner::train(std::int64_t round, const Te
 
   // From here on the charge is spent, whatever happens.
   TrainingProgress training_progress(progress);
-  auto contribution = task_->train(broadcast, {.job_id = job_.id, .round = round}, *session, training_progress);
+  auto contribution = [&]() -> Result<privacy::Contribution> {
+    // A device that is lost or has no memory left throws from deep inside a step.
+    try {
+      return task_->train(broadcast, {.job_id = job_.id, .round = round}, *session, training_progress);
+    } catch (const FatalError& failure) {
+      return failure.error();
+    } catch (const std::bad_alloc&) {
+      return Error{Errc::unavailable, "the device has no memory for even the smallest micro-batch"};
+    }
+  }();
   if (!contribution) {
     const Error& error = contribution.error();
     Refusal refusal =

@@ -4,8 +4,11 @@
 
 add_library(tributary_options INTERFACE)
 target_include_directories(tributary_options INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR})
-target_compile_options(tributary_options INTERFACE -Wall -Wextra -Wpedantic -Werror -Wno-error=deprecated-declarations
-                                                   -fno-omit-frame-pointer)
+target_compile_options(tributary_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Werror -Wno-error=deprecated-declarations -fno-omit-frame-pointer>
+  # nvcc's own output does not pass -Wpedantic, and its lambdas shadow and leave unused what they please.
+  $<$<COMPILE_LANGUAGE:CUDA>:--extended-lambda --expt-relaxed-constexpr -Werror all-warnings
+                             -Xcompiler=-Wall,-fno-omit-frame-pointer>)
 if(TRIBUTARY_SANITIZE)
   target_compile_options(tributary_options INTERFACE -fsanitize=${TRIBUTARY_SANITIZE} -fno-sanitize-recover=undefined)
   target_link_options(tributary_options INTERFACE -fsanitize=${TRIBUTARY_SANITIZE})

@@ -5,11 +5,12 @@
 
 namespace trib::kernels {
 
-// y = x·Φ(x), the exact (erf) GELU. x float32; y float32 or bfloat16. `derivative` (float32 or bfloat16, or undefined)
-// receives Φ(x) + x·φ(x), which is all the backward pass needs: x itself need not be kept.
-void gelu(Stream& stream, const Tensor& x, const Tensor& y, const Tensor& derivative);
-// dx = dy·derivative. dy float32; dx float32 (may be dy) or bfloat16.
-void gelu_backward(Stream& stream, const Tensor& dy, const Tensor& derivative, const Tensor& dx);
+// y = x·Φ(x), the exact (erf) GELU. x float32 (on a GPU also bfloat16, and y may be x); y float32 or bfloat16. `kept`
+// (float32 or bfloat16, or undefined) receives what gelu_backward() needs, and x need not be kept: the derivative
+// Φ(x) + x·φ(x) on the CPU; x on a GPU, which is quicker at making the derivative again than at reading it in float32.
+void gelu(Stream& stream, const Tensor& x, const Tensor& y, const Tensor& kept);
+// dx = dy·(Φ(x) + x·φ(x)). dy float32 (on a GPU also bfloat16); dx float32 (may be dy) or bfloat16.
+void gelu_backward(Stream& stream, const Tensor& dy, const Tensor& kept, const Tensor& dx);
 
 // y = tanh x; y may be x. float32.
 void tanh(Stream& stream, const Tensor& x, const Tensor& y);

@@ -6,6 +6,7 @@
 #include "kernels/cpu/output.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/operations.h"
 #include "kernels/detail/dispatch.h"
 
 namespace trib::kernels {
@@ -48,30 +49,34 @@ void attention(Stream& stream, const AttentionInputs& in, const Tensor& output, 
   check(in);
   detail::require(output.dim(0) == in.query.rows() && output.dim(1) == in.query.columns,
                   "attention: output does not fit");
-  detail::dispatch(stream, [&] {
-    const std::int64_t size = in.head_size(), stride = in.query.columns;
-    const cpu::Output out = cpu::output(output);
-    for_each_head(in, [&](std::int64_t query_row, std::int64_t queries, std::int64_t key_row, std::int64_t keys,
-                          std::int64_t head, float* scratch) {
-      const std::size_t first = static_cast<std::size_t>(query_row * stride + head * size);
-      cpu::simd().attention(
-          {.query = data(in.query) + query_row * in.query.row_stride() + head * size,
-           .keys = data(in.keys) + key_row * in.keys.row_stride() + head * size,
-           .values = data(in.values) + key_row * in.values.row_stride() + head * size,
-           .query_stride = in.query.row_stride(),
-           .key_stride = in.keys.row_stride(),
-           .value_stride = in.values.row_stride(),
-           .query_count = queries,
-           .key_count = keys,
-           .head_size = size,
-           .scale = 1.0f / std::sqrt(static_cast<float>(size)),
-           .output = {static_cast<std::byte*>(out.data) + first * size_of(output.dtype()), out.is_bf16},
-           .output_stride = stride,
-           .log_sums = log_sums.defined() ? RawAccess::data<float>(log_sums) + query_row * in.heads + head : nullptr,
-           .log_sum_stride = in.heads},
-          scratch);
-    });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const std::int64_t size = in.head_size(), stride = in.query.columns;
+        const cpu::Output out = cpu::output(output);
+        for_each_head(in, [&](std::int64_t query_row, std::int64_t queries, std::int64_t key_row, std::int64_t keys,
+                              std::int64_t head, float* scratch) {
+          const std::size_t first = static_cast<std::size_t>(query_row * stride + head * size);
+          cpu::simd().attention(
+              {.query = data(in.query) + query_row * in.query.row_stride() + head * size,
+               .keys = data(in.keys) + key_row * in.keys.row_stride() + head * size,
+               .values = data(in.values) + key_row * in.values.row_stride() + head * size,
+               .query_stride = in.query.row_stride(),
+               .key_stride = in.keys.row_stride(),
+               .value_stride = in.values.row_stride(),
+               .query_count = queries,
+               .key_count = keys,
+               .head_size = size,
+               .scale = 1.0f / std::sqrt(static_cast<float>(size)),
+               .output = {static_cast<std::byte*>(out.data) + first * size_of(output.dtype()), out.is_bf16},
+               .output_stride = stride,
+               .log_sums =
+                   log_sums.defined() ? RawAccess::data<float>(log_sums) + query_row * in.heads + head : nullptr,
+               .log_sum_stride = in.heads},
+              scratch);
+        });
+      },
+      [&] { cuda::attention(stream, in, output, log_sums); });
 }
 
 void attention_backward(Stream& stream, const AttentionInputs& in, const Tensor& log_sums, const Tensor& d_output,
@@ -80,34 +85,37 @@ void attention_backward(Stream& stream, const AttentionInputs& in, const Tensor&
   detail::require(d_output.dim(0) == in.query.rows() && d_output.dim(1) == in.query.columns &&
                       d_query.rows() == in.query.rows() && d_values.rows() == in.values.rows(),
                   "attention_backward: shapes do not fit");
-  detail::dispatch(stream, [&] {
-    const std::int64_t size = in.head_size(), stride = in.query.columns;
-    for_each_head(in, [&](std::int64_t query_row, std::int64_t queries, std::int64_t key_row, std::int64_t keys,
-                          std::int64_t head, float* scratch) {
-      cpu::simd().attention_backward(
-          {.query = data(in.query) + query_row * in.query.row_stride() + head * size,
-           .keys = data(in.keys) + key_row * in.keys.row_stride() + head * size,
-           .values = data(in.values) + key_row * in.values.row_stride() + head * size,
-           .query_stride = in.query.row_stride(),
-           .key_stride = in.keys.row_stride(),
-           .value_stride = in.values.row_stride(),
-           .query_count = queries,
-           .key_count = keys,
-           .head_size = size,
-           .scale = 1.0f / std::sqrt(static_cast<float>(size)),
-           .log_sums = RawAccess::data<float>(log_sums) + query_row * in.heads + head,
-           .log_sum_stride = in.heads,
-           .d_output = RawAccess::data<float>(d_output) + query_row * stride + head * size,
-           .d_output_stride = stride,
-           .d_query = data(d_query) + query_row * d_query.row_stride() + head * size,
-           .d_keys = d_keys.defined() ? data(d_keys) + key_row * d_keys.row_stride() + head * size : nullptr,
-           .d_values = data(d_values) + key_row * d_values.row_stride() + head * size,
-           .d_query_stride = d_query.row_stride(),
-           .d_key_stride = d_keys.defined() ? d_keys.row_stride() : 0,
-           .d_value_stride = d_values.row_stride()},
-          scratch);
-    });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const std::int64_t size = in.head_size(), stride = in.query.columns;
+        for_each_head(in, [&](std::int64_t query_row, std::int64_t queries, std::int64_t key_row, std::int64_t keys,
+                              std::int64_t head, float* scratch) {
+          cpu::simd().attention_backward(
+              {.query = data(in.query) + query_row * in.query.row_stride() + head * size,
+               .keys = data(in.keys) + key_row * in.keys.row_stride() + head * size,
+               .values = data(in.values) + key_row * in.values.row_stride() + head * size,
+               .query_stride = in.query.row_stride(),
+               .key_stride = in.keys.row_stride(),
+               .value_stride = in.values.row_stride(),
+               .query_count = queries,
+               .key_count = keys,
+               .head_size = size,
+               .scale = 1.0f / std::sqrt(static_cast<float>(size)),
+               .log_sums = RawAccess::data<float>(log_sums) + query_row * in.heads + head,
+               .log_sum_stride = in.heads,
+               .d_output = RawAccess::data<float>(d_output) + query_row * stride + head * size,
+               .d_output_stride = stride,
+               .d_query = data(d_query) + query_row * d_query.row_stride() + head * size,
+               .d_keys = d_keys.defined() ? data(d_keys) + key_row * d_keys.row_stride() + head * size : nullptr,
+               .d_values = data(d_values) + key_row * d_values.row_stride() + head * size,
+               .d_query_stride = d_query.row_stride(),
+               .d_key_stride = d_keys.defined() ? d_keys.row_stride() : 0,
+               .d_value_stride = d_values.row_stride()},
+              scratch);
+        });
+      },
+      [&] { cuda::attention_backward(stream, in, log_sums, d_output, d_query, d_keys, d_values); });
 }
 
 }  // namespace trib::kernels

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "common/result.h"
+#include "common/tensor_map.h"
 
 namespace trib::kernels {
 
@@ -15,7 +16,8 @@ enum class DeviceKind { cpu, cuda };
 
 class Stream;
 
-// A compute device. Devices live as long as the process; compare them by address.
+// A compute device. Devices live as long as the process; compare them by address. Where a device fails while it
+// computes, operations throw FatalError with Errc::unavailable, or std::bad_alloc for want of memory.
 class Device {
  public:
   virtual ~Device() = default;
@@ -31,6 +33,13 @@ class Device {
   virtual void copy_to_host(Stream& stream, void* to, const void* from, std::size_t bytes) = 0;  // synchronizes
   virtual void copy(Stream& stream, void* to, const void* from, std::size_t bytes) = 0;
   virtual void fill_zero(Stream& stream, void* to, std::size_t bytes) = 0;
+
+  // Ok, or why the device cannot compute any more: a GPU that was lost stays lost for this process. Waits for it.
+  virtual Status check() { return {}; }
+  // The most bytes that were allocated at once since trim(); 0 where the device does not count.
+  virtual std::size_t peak_memory() const { return 0; }
+  // Gives memory that is kept for reuse back to the system.
+  virtual void trim() {}
 };
 
 // Work on one device in the order it was submitted. On the CPU work is done when the call returns; on other devices
@@ -43,7 +52,16 @@ class Stream {
 };
 
 Device& cpu_device();
-// "auto" (the best that is present), "cpu", "cuda", "cuda:1". Errc::unsupported names what this build or machine has.
+// "auto" (a GPU that can be used, or the CPU with one log line that says why), "cpu", "cuda", "cuda:1".
+// Errc::unsupported names what this build or machine lacks.
 Result<Device*> open_device(std::string_view name);
+
+// The types in which a device holds a model's activations when its frozen products take `compute`.
+struct ActivationTypes {
+  DType products;         // what products give, attention and adapters read: `compute` where products can give it
+  DType states;           // the states between the layers
+  DType state_gradients;  // the gradients at them, which additions accumulate in
+};
+ActivationTypes activation_types(Device& device, DType compute);
 
 }  // namespace trib::kernels

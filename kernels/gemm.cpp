@@ -2,9 +2,12 @@
 
 #include <algorithm>
 
+#include "kernels/activation.h"
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/low_rank.h"
+#include "kernels/cuda/operations.h"
 #include "kernels/detail/dispatch.h"
 #include "kernels/detail/raw_access.h"
 
@@ -25,10 +28,21 @@ float* data(const MatrixView& view) {
 PackedMatrix::PackedMatrix(Stream& stream, const Tensor& weights, bool transposed, DType compute) {
   require(weights.dtype() == DType::f32 && weights.shape().size() == 2, "PackedMatrix: a float32 matrix is needed");
   supports_compute(stream.device(), compute).value();
-  detail::dispatch(stream, [&] {
-    impl_ = cpu::pack_matrix(RawAccess::data<float>(weights), weights.dim(transposed ? 1 : 0),
-                             weights.dim(transposed ? 0 : 1), transposed, compute);
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        impl_ = cpu::pack_matrix(RawAccess::data<float>(weights), weights.dim(transposed ? 1 : 0),
+                                 weights.dim(transposed ? 0 : 1), transposed, compute);
+      },
+      [&] { impl_ = cuda::pack_matrix(stream, weights, transposed, compute); });
+}
+
+std::pair<PackedMatrix, PackedMatrix> PackedMatrix::both_ways(Stream& stream, const Tensor& weights, DType compute) {
+  PackedMatrix forward(stream, weights, true, compute), backward;
+  detail::dispatch(
+      stream, [&] { backward = PackedMatrix(stream, weights, false, compute); },
+      [&] { backward.impl_ = cuda::reversed(forward.impl()); });
+  return {forward, backward};
 }
 
 std::int64_t PackedMatrix::input_size() const {
@@ -43,55 +57,92 @@ DType PackedMatrix::compute() const {
 
 Status supports_compute(Device& device, DType compute) {
   if (device.kind() == DeviceKind::cpu) return cpu::supports_compute(compute);
-  return Error{Errc::unsupported, "no matrix products on " + device.name()};
+  if (compute == DType::f32 || compute == DType::bf16) return {};
+  return Error{Errc::unsupported, "no matrix products in " + std::string(to_string(compute)) + " on " + device.name()};
 }
 
 void packed_product(Stream& stream, const Tensor& x, const PackedMatrix& w, const Tensor& bias, bool accumulate,
                     const Tensor& y) {
   require(x.dtype() == w.compute() && x.dim(1) == w.input_size(), "packed_product: x does not fit the matrix");
-  require(y.dtype() == DType::f32 && y.dim(0) == x.dim(0) && y.dim(1) == w.output_size(),
-          "packed_product: y does not fit");
-  require(!bias.defined() || bias.element_count() == w.output_size(), "packed_product: bias does not fit");
-  detail::dispatch(stream, [&] {
-    const float* bias_data = bias.defined() ? RawAccess::data<float>(bias) : nullptr;
-    cpu::parallel_for(x.dim(0), 64, [&](std::int64_t begin, std::int64_t end) {
-      w.impl().multiply(RawAccess::address(x.rows(begin, end - begin)), bias_data, accumulate,
-                        RawAccess::data<float>(y) + begin * w.output_size(), end - begin);
-    });
-  });
+  require(y.dim(0) == x.dim(0) && y.dim(1) == w.output_size(), "packed_product: y does not fit");
+  require(y.dtype() == DType::f32 || y.dtype() == activation_types(stream.device(), w.compute()).products,
+          "packed_product: y has a type that products do not give");
+  require(!bias.defined() || (bias.element_count() == w.output_size() && bias.dtype() == y.dtype()),
+          "packed_product: bias does not fit");
+  detail::dispatch(
+      stream,
+      [&] {
+        const float* bias_data = bias.defined() ? RawAccess::data<float>(bias) : nullptr;
+        cpu::parallel_for(x.dim(0), 64, [&](std::int64_t begin, std::int64_t end) {
+          static_cast<const cpu::HostMatrix&>(w.impl()).multiply(
+              RawAccess::address(x.rows(begin, end - begin)), bias_data, accumulate,
+              RawAccess::data<float>(y) + begin * w.output_size(), end - begin);
+        });
+      },
+      [&] { cuda::packed_product(stream, x, w, bias, accumulate, y); });
+}
+
+void packed_product_gelu(Stream& stream, const Tensor& x, const PackedMatrix& w, const Tensor& bias,
+                         const Tensor& before, const Tensor& y, const Tensor& kept) {
+  require(y.dim(0) == x.dim(0) && y.dim(1) == w.output_size(), "packed_product_gelu: y does not fit");
+  detail::dispatch(
+      stream,
+      [&] {
+        packed_product(stream, x, w, bias, false, before);
+        gelu(stream, before, y, kept);
+      },
+      [&] { cuda::packed_product_gelu(stream, x, w, bias, y, kept); });
+}
+
+void packed_product_gelu_backward(Stream& stream, const Tensor& dy, const PackedMatrix& w, const Tensor& kept,
+                                  const Tensor& before, const Tensor& dx) {
+  require(dx.dim(0) == dy.dim(0) && dx.dim(1) == w.output_size(), "packed_product_gelu_backward: dx does not fit");
+  detail::dispatch(
+      stream,
+      [&] {
+        packed_product(stream, dy, w, {}, false, before);
+        gelu_backward(stream, before, kept, dx);
+      },
+      [&] { cuda::packed_product_gelu_backward(stream, dy, w, kept, dx); });
 }
 
 void matmul(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, bool accumulate,
             const MatrixView& c) {
   require(a.columns == b.rows() && c.rows() == a.rows() && c.columns == b.columns, "matmul: shapes do not fit");
-  detail::dispatch(stream, [&] {
-    const float *a_data = data(a), *b_data = data(b);
-    float* c_data = data(c);
-    const std::int64_t flops_a_row = b.columns * a.columns;
-    cpu::parallel_for(a.rows(), 1 + 200000 / std::max<std::int64_t>(1, flops_a_row),
-                      [&](std::int64_t begin, std::int64_t end) {
-                        cpu::simd().matmul(alpha, a_data + begin * a.row_stride(), a.row_stride(), b_data,
-                                           b.row_stride(), c_data + begin * c.row_stride(), c.row_stride(), end - begin,
-                                           b.columns, a.columns, accumulate);
-                      });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const float *a_data = data(a), *b_data = data(b);
+        float* c_data = data(c);
+        const std::int64_t flops_a_row = b.columns * a.columns;
+        cpu::parallel_for(a.rows(), 1 + 200000 / std::max<std::int64_t>(1, flops_a_row),
+                          [&](std::int64_t begin, std::int64_t end) {
+                            cpu::simd().matmul(alpha, a_data + begin * a.row_stride(), a.row_stride(), b_data,
+                                               b.row_stride(), c_data + begin * c.row_stride(), c.row_stride(),
+                                               end - begin, b.columns, a.columns, accumulate);
+                          });
+      },
+      [&] { cuda::matmul(stream, alpha, a, b, accumulate, c); });
 }
 
 void matmul_transposed(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, bool accumulate,
                        const MatrixView& c) {
   require(a.rows() == b.rows() && c.rows() == a.columns && c.columns == b.columns,
           "matmul_transposed: shapes do not fit");
-  detail::dispatch(stream, [&] {
-    const float *a_data = data(a), *b_data = data(b);
-    float* c_data = data(c);
-    const std::int64_t flops_a_row = b.columns * a.rows();
-    cpu::parallel_for(a.columns, 1 + 200000 / std::max<std::int64_t>(1, flops_a_row),
-                      [&](std::int64_t begin, std::int64_t end) {
-                        cpu::simd().matmul_transposed(alpha, a_data + begin, a.row_stride(), b_data, b.row_stride(),
-                                                      c_data + begin * c.row_stride(), c.row_stride(), end - begin,
-                                                      b.columns, a.rows(), accumulate);
-                      });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const float *a_data = data(a), *b_data = data(b);
+        float* c_data = data(c);
+        const std::int64_t flops_a_row = b.columns * a.rows();
+        cpu::parallel_for(a.columns, 1 + 200000 / std::max<std::int64_t>(1, flops_a_row),
+                          [&](std::int64_t begin, std::int64_t end) {
+                            cpu::simd().matmul_transposed(alpha, a_data + begin, a.row_stride(), b_data, b.row_stride(),
+                                                          c_data + begin * c.row_stride(), c.row_stride(), end - begin,
+                                                          b.columns, a.rows(), accumulate);
+                          });
+      },
+      [&] { cuda::matmul_transposed(stream, alpha, a, b, accumulate, c); });
 }
 
 void segment_products(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, const Tensor& offsets,
@@ -101,33 +152,57 @@ void segment_products(Stream& stream, float alpha, const MatrixView& a, const Ma
           "segment_products: offsets and rows must be int32, one offset more than rows");
   require(a.rows() == b.rows() && out.dtype() == DType::f32 && out.dim(1) == size,
           "segment_products: shapes do not fit");
-  detail::dispatch(stream, [&] {
-    const float *a_data = data(a), *b_data = data(b);
-    const std::int32_t *offset = RawAccess::data<std::int32_t>(offsets), *row = RawAccess::data<std::int32_t>(rows);
-    require(offset[count] <= a.rows(), "segment_products: offsets leave the matrix");
-    float* to = RawAccess::data<float>(out);
-    cpu::parallel_for(count, 8, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i)
-        cpu::simd().matmul_transposed(alpha, a_data + offset[i] * a.row_stride(), a.row_stride(),
-                                      b_data + offset[i] * b.row_stride(), b.row_stride(), to + row[i] * size,
-                                      b.columns, a.columns, b.columns, offset[i + 1] - offset[i], false);
-    });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const float *a_data = data(a), *b_data = data(b);
+        const std::int32_t *offset = RawAccess::data<std::int32_t>(offsets), *row = RawAccess::data<std::int32_t>(rows);
+        require(offset[count] <= a.rows(), "segment_products: offsets leave the matrix");
+        float* to = RawAccess::data<float>(out);
+        cpu::parallel_for(count, 8, [&](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t i = begin; i < end; ++i)
+            cpu::simd().matmul_transposed(alpha, a_data + offset[i] * a.row_stride(), a.row_stride(),
+                                          b_data + offset[i] * b.row_stride(), b.row_stride(), to + row[i] * size,
+                                          b.columns, a.columns, b.columns, offset[i + 1] - offset[i], false);
+        });
+      },
+      [&] { cuda::segment_products(stream, alpha, a, b, offsets, rows, out); });
+}
+
+void adapter_gradients(Stream& stream, float alpha, const std::vector<AdapterGradient>& adapters, const Tensor& offsets,
+                       const Tensor& rows) {
+  for (const AdapterGradient& adapter : adapters)
+    require(adapter.dy.rows() == adapter.u.rows() && adapter.b.dim(0) == adapter.dy.columns &&
+                adapter.b.dim(1) == adapter.u.columns && adapter.out.dtype() == DType::f32 &&
+                adapter.out.dim(1) == adapter.dy.columns * adapter.u.columns &&
+                (!adapter.du.defined() || adapter.du.columns == adapter.u.columns),
+            "adapter_gradients: shapes do not fit");
+  bool done = false;
+  detail::dispatch(
+      stream, [] {}, [&] { done = cuda::adapter_gradients(stream, alpha, adapters, offsets, rows); });
+  if (done) return;
+  for (const AdapterGradient& adapter : adapters) {
+    segment_products(stream, alpha, adapter.dy, adapter.u, offsets, rows, adapter.out);
+    if (adapter.du.defined()) matmul(stream, alpha, adapter.dy, adapter.b, false, adapter.du);
+  }
 }
 
 void transpose(Stream& stream, const Tensor& from, const MatrixView& to) {
   require(
       from.dtype() == DType::f32 && from.shape().size() == 2 && to.rows() == from.dim(1) && to.columns == from.dim(0),
       "transpose: shapes do not fit");
-  detail::dispatch(stream, [&] {
-    const std::int64_t m = from.dim(0), n = from.dim(1), stride = to.row_stride();
-    const float* source = RawAccess::data<float>(from);
-    float* destination = data(to);
-    cpu::parallel_for(n, 256, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t j = begin; j < end; ++j)
-        for (std::int64_t i = 0; i < m; ++i) destination[j * stride + i] = source[i * n + j];
-    });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const std::int64_t m = from.dim(0), n = from.dim(1), stride = to.row_stride();
+        const float* source = RawAccess::data<float>(from);
+        float* destination = data(to);
+        cpu::parallel_for(n, 256, [&](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t j = begin; j < end; ++j)
+            for (std::int64_t i = 0; i < m; ++i) destination[j * stride + i] = source[i * n + j];
+        });
+      },
+      [&] { cuda::transpose(stream, from, to); });
 }
 
 }  // namespace trib::kernels

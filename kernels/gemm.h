@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "kernels/matrix_view.h"
 
@@ -14,6 +16,9 @@ class PackedMatrix {
   // Packs the (k, n) matrix `weights`, or its transpose if `transposed` ((n, k) given), float32. `compute` is f32, or
   // bf16: factors rounded to bfloat16, products added in float32. supports_compute() says whether this machine can.
   PackedMatrix(Stream& stream, const Tensor& weights, bool transposed, DType compute);
+  // For x·weightsᵀ and for dy·weights, weights (out, in): a linear layer's forward and backward products. One copy
+  // serves both where the device allows.
+  static std::pair<PackedMatrix, PackedMatrix> both_ways(Stream& stream, const Tensor& weights, DType compute);
 
   bool defined() const { return impl_ != nullptr; }
   std::int64_t input_size() const;   // k
@@ -30,12 +35,23 @@ class PackedMatrix {
 // Ok, or why products in `compute` cannot run here.
 Status supports_compute(Device& device, DType compute);
 
-// y (t, n) float32 = x·w + bias, or y += x·w if `accumulate`. x (t, k) has w's compute type. bias (n) float32 may be
-// undefined, and is ignored with `accumulate`.
+// y (t, n) = x·w + bias, or y += x·w if `accumulate`. x (t, k) has w's compute type; y is float32 or what
+// activation_types() calls products. bias (n) in y's type may be undefined, and is ignored with `accumulate`.
 void packed_product(Stream& stream, const Tensor& x, const PackedMatrix& w, const Tensor& bias, bool accumulate,
                     const Tensor& y);
 
-// c (m, n) = alpha·a·b, or += if `accumulate`; float32. For thin factors such as LoRA's.
+// y (t, n) = gelu(x·w + bias); `kept` as in gelu(). `before` (t, n) float32 is scratch for devices that need the sum in
+// memory, and undefined where activation_types() has narrow products. There, in bfloat16, the product's own epilogue
+// makes gelu's tanh form: at most 5e-4 from the erf form, an eighth of bfloat16's step at that place.
+void packed_product_gelu(Stream& stream, const Tensor& x, const PackedMatrix& w, const Tensor& bias,
+                         const Tensor& before, const Tensor& y, const Tensor& kept);
+// dx (t, k) = (dy·w)·gelu'(x), w the matrix behind the activation and `kept` from packed_product_gelu(). `before` as
+// there.
+void packed_product_gelu_backward(Stream& stream, const Tensor& dy, const PackedMatrix& w, const Tensor& kept,
+                                  const Tensor& before, const Tensor& dx);
+
+// c (m, n) = alpha·a·b, or += if `accumulate`; float32, on a GPU also bfloat16 (a and b of one type). For thin factors
+// such as LoRA's.
 void matmul(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, bool accumulate,
             const MatrixView& c);
 // c (m, n) = alpha·aᵀ·b, a (t, m), b (t, n).
@@ -44,11 +60,23 @@ void matmul_transposed(Stream& stream, float alpha, const MatrixView& a, const M
 
 // Row rows[i] of out (an m×n matrix, flattened) = alpha·a_iᵀ·b_i, where a_i and b_i are the rows offsets[i] …
 // offsets[i+1] of a (t, m) and b (t, n): the per-sample gradient of a linear layer. offsets (count + 1) and rows
-// (count, distinct) int32; out (·, m·n).
+// (count, distinct) int32; out (·, m·n) float32.
 void segment_products(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, const Tensor& offsets,
                       const Tensor& rows, const Tensor& out);
 
-// to (n, m) = fromᵀ, from (m, n) float32.
+// What the backward pass of one adapter y = alpha·u·bᵀ needs of dy (t, m): the per-sample gradients of b, and the
+// gradient at u.
+struct AdapterGradient {
+  MatrixView dy, u;  // (t, m), (t, r)
+  Tensor b;          // (m, r), of dy's type
+  Tensor out;        // (·, m·r) float32: row rows[i] = alpha·dy_iᵀ·u_i, as segment_products() gives it
+  MatrixView du;     // (t, r) = alpha·dy·b, or undefined
+};
+// For several adapters of one layer in one pass over dy. offsets and rows as in segment_products().
+void adapter_gradients(Stream& stream, float alpha, const std::vector<AdapterGradient>& adapters, const Tensor& offsets,
+                       const Tensor& rows);
+
+// to (n, m) = fromᵀ, from (m, n) float32; on a GPU `to` may be bfloat16.
 void transpose(Stream& stream, const Tensor& from, const MatrixView& to);
 
 }  // namespace trib::kernels

@@ -3,6 +3,7 @@
 #include "kernels/cpu/output.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/operations.h"
 #include "kernels/detail/dispatch.h"
 
 namespace trib::kernels {
@@ -16,20 +17,23 @@ void layer_norm(Stream& stream, const Tensor& x, const Tensor& residual, const L
   detail::require(x.dim(-1) == columns && y.element_count() == x.element_count() &&
                       (!residual.defined() || residual.element_count() == x.element_count()),
                   "layer_norm: shapes do not fit");
-  detail::dispatch(stream, [&] {
-    cpu::LayerNormArguments arguments{.x = RawAccess::data<float>(x),
-                                      .residual = cpu::floats_or_null(residual),
-                                      .gamma = RawAccess::data<float>(weights.gamma),
-                                      .beta = RawAccess::data<float>(weights.beta),
-                                      .epsilon = weights.epsilon,
-                                      .y = RawAccess::data<float>(y),
-                                      .y_compute = cpu::output(y_bf16),
-                                      .normalized = cpu::floats_or_null(saved.normalized),
-                                      .inverse_deviations = cpu::floats_or_null(saved.inverse_deviations),
-                                      .columns = columns};
-    cpu::parallel_for(x.element_count() / columns, row_grain,
-                      [&](std::int64_t begin, std::int64_t end) { cpu::simd().layer_norm(arguments, begin, end); });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        cpu::LayerNormArguments arguments{.x = RawAccess::data<float>(x),
+                                          .residual = cpu::floats_or_null(residual),
+                                          .gamma = RawAccess::data<float>(weights.gamma),
+                                          .beta = RawAccess::data<float>(weights.beta),
+                                          .epsilon = weights.epsilon,
+                                          .y = RawAccess::data<float>(y),
+                                          .y_compute = cpu::output(y_bf16),
+                                          .normalized = cpu::floats_or_null(saved.normalized),
+                                          .inverse_deviations = cpu::floats_or_null(saved.inverse_deviations),
+                                          .columns = columns};
+        cpu::parallel_for(x.element_count() / columns, row_grain,
+                          [&](std::int64_t begin, std::int64_t end) { cpu::simd().layer_norm(arguments, begin, end); });
+      },
+      [&] { cuda::layer_norm(stream, x, residual, weights, y, y_bf16, saved); });
 }
 
 void layer_norm_backward(Stream& stream, const Tensor& dy, const LayerNormWeights& weights, const LayerNormSaved& saved,
@@ -38,18 +42,22 @@ void layer_norm_backward(Stream& stream, const Tensor& dy, const LayerNormWeight
   detail::require(dy.dim(-1) == columns && dx.element_count() == dy.element_count() &&
                       saved.normalized.element_count() == dy.element_count(),
                   "layer_norm_backward: shapes do not fit");
-  detail::dispatch(stream, [&] {
-    cpu::LayerNormBackwardArguments arguments{.dy = RawAccess::data<float>(dy),
-                                              .normalized = RawAccess::data<float>(saved.normalized),
-                                              .inverse_deviations = RawAccess::data<float>(saved.inverse_deviations),
-                                              .gamma = RawAccess::data<float>(weights.gamma),
-                                              .dx = RawAccess::data<float>(dx),
-                                              .dx_compute = cpu::output(dx_bf16),
-                                              .columns = columns};
-    cpu::parallel_for(dy.element_count() / columns, row_grain, [&](std::int64_t begin, std::int64_t end) {
-      cpu::simd().layer_norm_backward(arguments, begin, end);
-    });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        cpu::LayerNormBackwardArguments arguments{
+            .dy = RawAccess::data<float>(dy),
+            .normalized = RawAccess::data<float>(saved.normalized),
+            .inverse_deviations = RawAccess::data<float>(saved.inverse_deviations),
+            .gamma = RawAccess::data<float>(weights.gamma),
+            .dx = RawAccess::data<float>(dx),
+            .dx_compute = cpu::output(dx_bf16),
+            .columns = columns};
+        cpu::parallel_for(dy.element_count() / columns, row_grain, [&](std::int64_t begin, std::int64_t end) {
+          cpu::simd().layer_norm_backward(arguments, begin, end);
+        });
+      },
+      [&] { cuda::layer_norm_backward(stream, dy, weights, saved, dx, dx_bf16); });
 }
 
 }  // namespace trib::kernels

@@ -12,12 +12,12 @@ struct LayerNormWeights {
 
 // What the backward pass needs; both undefined where none follows.
 struct LayerNormSaved {
-  Tensor normalized;          // x̂ (t, d) float32
+  Tensor normalized;          // x̂ (t, d) float32, on a GPU also bfloat16
   Tensor inverse_deviations;  // (t) float32
 };
 
 // y (t, d) float32 = gamma·x̂ + beta, x̂ the normalized rows of x + residual (residual may be undefined). y may be x.
-// `y_bf16` (t, d) receives y in bfloat16 unless it is undefined.
+// `y_bf16` (t, d) receives y in bfloat16 unless it is undefined. On a GPU x and residual may be bfloat16.
 void layer_norm(Stream& stream, const Tensor& x, const Tensor& residual, const LayerNormWeights& weights,
                 const Tensor& y, const Tensor& y_bf16, const LayerNormSaved& saved);
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cpu/simd.h"
+#include "kernels/cuda/operations.h"
 #include "kernels/detail/dispatch.h"
 #include "kernels/detail/raw_access.h"
 
@@ -201,19 +202,44 @@ void jacobi_right_vectors(Matrix& vectors, Matrix& right) {
   right = std::move(sorted);
 }
 
+// A GPU's tensor in host memory, for what happens too rarely to have kernels of its own.
+struct OnHost {
+  OnHost(Stream& gpu_stream, const Tensor& on_gpu) : stream(gpu_stream), device_tensor(on_gpu) {
+    if (!on_gpu.defined()) return;
+    const HostTensor host = on_gpu.to_host(stream);
+    tensor = Tensor(cpu_device(), host.dtype(), host.shape());
+    std::memcpy(RawAccess::address(tensor), host.bytes().data(), tensor.byte_count());
+  }
+  void write_back() const {
+    if (tensor.defined())
+      stream.device().copy_from_host(stream, RawAccess::address(device_tensor), RawAccess::address(tensor),
+                                     tensor.byte_count());
+  }
+  Stream& stream;
+  Tensor device_tensor, tensor;
+};
+
 // What one refactorization needs in memory, kept between adapters.
 struct Scratch {
   Matrix b, triangle, a, lower, columns, right, product;
   std::vector<double> betas;
 };
 
-void refactorize_one(const Refactorization& adapter, Scratch& s) {
+void check(const Refactorization& adapter) {
+  for (const Tensor* factor : {&adapter.b, &adapter.a})
+    require(factor->shape().size() == 2 && (factor->dtype() == DType::f32 || factor->dtype() == DType::f64),
+            "linear algebra takes float32 or float64 matrices");
   const std::int64_t r = adapter.a.dim(0);
   require(adapter.b.dim(1) == r && adapter.b.dim(0) >= r && adapter.a.dim(1) >= r,
           "refactorize: B must be (m, r) and A (r, n) with r at most m and n");
   require(!adapter.rotation.defined() ||
               (adapter.rotation.dtype() == DType::f64 && adapter.rotation.element_count() == r * r),
           "refactorize: the rotation must be (r, r) float64");
+}
+
+void refactorize_one(const Refactorization& adapter, Scratch& s) {
+  check(adapter);
+  const std::int64_t r = adapter.a.dim(0);
   read(adapter.b, true, s.b);
   read(adapter.a, false, s.a);
   if (!has_orthonormal_rows(s.a)) {
@@ -251,21 +277,42 @@ void refactorize_one(const Refactorization& adapter, Scratch& s) {
 }  // namespace
 
 void refactorize(Stream& stream, std::span<const Refactorization> adapters) {
-  detail::dispatch(stream, [&] {
-    Scratch scratch;
-    for (const Refactorization& adapter : adapters) refactorize_one(adapter, scratch);
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        Scratch scratch;
+        for (const Refactorization& adapter : adapters) refactorize_one(adapter, scratch);
+      },
+      [&] {
+        for (const Refactorization& adapter : adapters) check(adapter);
+        Scratch scratch;
+        for (std::size_t i : cuda::refactorize_batch(stream, adapters)) {
+          const OnHost b(stream, adapters[i].b), a(stream, adapters[i].a), rotation(stream, adapters[i].rotation);
+          refactorize_one({b.tensor, a.tensor, rotation.tensor}, scratch);
+          b.write_back();
+          a.write_back();
+          rotation.write_back();
+        }
+      });
 }
 
 void orthonormalize_rows(Stream& stream, const Tensor& a, const Tensor& lower) {
   require(a.dim(0) <= a.dim(1), "orthonormalize_rows: there must not be more rows than columns");
-  detail::dispatch(stream, [&] {
-    Matrix rows, triangle;
-    read(a, false, rows);
-    lq_in_place(rows, triangle);
-    write(rows, false, a);
-    if (lower.defined()) write(triangle, false, lower);
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        Matrix rows, triangle;
+        read(a, false, rows);
+        lq_in_place(rows, triangle);
+        write(rows, false, a);
+        if (lower.defined()) write(triangle, false, lower);
+      },
+      [&] {
+        const OnHost rows(stream, a), triangle(stream, lower);
+        orthonormalize_rows(*cpu_device().make_stream(), rows.tensor, triangle.tensor);
+        rows.write_back();
+        triangle.write_back();
+      });
 }
 
 void random_orthonormal_rows(Stream& stream, std::span<const std::uint8_t, 32> key, std::uint64_t stream_id,
@@ -273,30 +320,44 @@ void random_orthonormal_rows(Stream& stream, std::span<const std::uint8_t, 32> k
   const std::int64_t above = orthogonal_to.defined() ? orthogonal_to.dim(0) : 0, r = a.dim(0), n = a.dim(1);
   require(above + r <= n && (above == 0 || orthogonal_to.dim(1) == n),
           "random_orthonormal_rows: that many orthonormal rows do not fit");
-  detail::dispatch(stream, [&] {
-    std::uint32_t words[8];
-    std::memcpy(words, key.data(), sizeof words);
-    // The Q of (given rows; Gaussian rows): its last rows are what is left of the Gaussian ones beside the given.
-    Matrix stacked, triangle, result;
-    if (above > 0) read(orthogonal_to, false, stacked);
-    stacked.resize(above + r, n);
-    simd().gaussian_f64(words, stream_id, stacked.row(above), r * n);
-    lq_in_place(stacked, triangle);
-    result.resize(r, n);
-    std::copy_n(stacked.row(above), r * n, result.values.data());
-    write(result, false, a);
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        std::uint32_t words[8];
+        std::memcpy(words, key.data(), sizeof words);
+        // The Q of (given rows; Gaussian rows): its last rows are what is left of the Gaussian ones beside the given.
+        Matrix stacked, triangle, result;
+        if (above > 0) read(orthogonal_to, false, stacked);
+        stacked.resize(above + r, n);
+        simd().gaussian_f64(words, stream_id, stacked.row(above), r * n);
+        lq_in_place(stacked, triangle);
+        result.resize(r, n);
+        std::copy_n(stacked.row(above), r * n, result.values.data());
+        write(result, false, a);
+      },
+      [&] {
+        const OnHost rows(stream, a), given(stream, orthogonal_to);
+        random_orthonormal_rows(*cpu_device().make_stream(), key, stream_id, rows.tensor, given.tensor);
+        rows.write_back();
+      });
 }
 
 void multiply(Stream& stream, const Tensor& a, const Tensor& b, const Tensor& c) {
   require(a.dim(1) == b.dim(0) && c.dim(0) == a.dim(0) && c.dim(1) == b.dim(1), "multiply: shapes do not fit");
-  detail::dispatch(stream, [&] {
-    Matrix left, right, result;
-    read(a, false, left);
-    read(b, false, right);
-    product(left, right, result);
-    write(result, false, c);
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        Matrix left, right, result;
+        read(a, false, left);
+        read(b, false, right);
+        product(left, right, result);
+        write(result, false, c);
+      },
+      [&] {
+        const OnHost left(stream, a), right(stream, b), product(stream, c);
+        multiply(*cpu_device().make_stream(), left.tensor, right.tensor, product.tensor);
+        product.write_back();
+      });
 }
 
 }  // namespace trib::kernels

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/operations.h"
 #include "kernels/detail/dispatch.h"
 #include "kernels/detail/per_sample_check.h"
 #include "kernels/detail/raw_access.h"
@@ -41,23 +42,26 @@ void joint_squared_norms(Stream& stream, const PerSampleGradients& gradients, co
   detail::check(gradients);
   detail::require(squared_norms.dtype() == DType::f32 && squared_norms.element_count() == gradients.sample_count,
                   "joint_squared_norms: one float32 a sample is needed");
-  detail::dispatch(stream, [&] {
-    float* to = RawAccess::data<float>(squared_norms);
-    cpu::parallel_for(gradients.sample_count, 4, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        double total = 0;
-        for (const PerSampleGradient& gradient : gradients.tensors) {
-          if (gradient.is_outer_product()) {
-            total += squared_row_norm(gradient.output_grads, i) * squared_row_norm(gradient.inputs, i);
-          } else {
-            const std::int64_t size = element_count(gradient.shape);
-            total += cpu::simd().squared_norm(data(gradient.values), i * size, (i + 1) * size);
+  detail::dispatch(
+      stream,
+      [&] {
+        float* to = RawAccess::data<float>(squared_norms);
+        cpu::parallel_for(gradients.sample_count, 4, [&](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t i = begin; i < end; ++i) {
+            double total = 0;
+            for (const PerSampleGradient& gradient : gradients.tensors) {
+              if (gradient.is_outer_product()) {
+                total += squared_row_norm(gradient.output_grads, i) * squared_row_norm(gradient.inputs, i);
+              } else {
+                const std::int64_t size = element_count(gradient.shape);
+                total += cpu::simd().squared_norm(data(gradient.values), i * size, (i + 1) * size);
+              }
+            }
+            to[i] = static_cast<float>(total);
           }
-        }
-        to[i] = static_cast<float>(total);
-      }
-    });
-  });
+        });
+      },
+      [&] { cuda::joint_squared_norms(stream, gradients, squared_norms); });
 }
 
 void clip_factors(Stream& stream, const Tensor& squared_norms, double clip_norm, ClippingRule rule, double stability,
@@ -67,17 +71,20 @@ void clip_factors(Stream& stream, const Tensor& squared_norms, double clip_norm,
   detail::require(factors.element_count() == squared_norms.element_count(), "clip_factors: sizes differ");
   // Room for the rounding of norms and sums to float32, so that the bound holds exactly.
   const double bound = clip_norm * (1.0 - 1e-5);
-  detail::dispatch(stream, [&] {
-    const float* squared = data(squared_norms);
-    float* to = RawAccess::data<float>(factors);
-    for (std::int64_t i = 0; i < factors.element_count(); ++i) {
-      const double norm = std::sqrt(static_cast<double>(squared[i]));
-      double factor = 0;
-      if (std::isfinite(norm))
-        factor = rule == ClippingRule::automatic ? bound / (norm + stability) : norm > bound ? bound / norm : 1.0;
-      to[i] = static_cast<float>(factor);
-    }
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const float* squared = data(squared_norms);
+        float* to = RawAccess::data<float>(factors);
+        for (std::int64_t i = 0; i < factors.element_count(); ++i) {
+          const double norm = std::sqrt(static_cast<double>(squared[i]));
+          double factor = 0;
+          if (std::isfinite(norm))
+            factor = rule == ClippingRule::automatic ? bound / (norm + stability) : norm > bound ? bound / norm : 1.0;
+          to[i] = static_cast<float>(factor);
+        }
+      },
+      [&] { cuda::clip_factors(stream, squared_norms, bound, rule, stability, factors); });
 }
 
 void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const Tensor& factors,
@@ -88,50 +95,62 @@ void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const
   for (std::size_t t = 0; t < sums.size(); ++t)
     detail::require(sums[t].element_count() == element_count(gradients.tensors[t].shape),
                     "add_weighted_sum: a sum does not fit its tensor");
-  detail::dispatch(stream, [&] {
-    const float* factor = data(factors);
-    const std::int64_t count = gradients.sample_count;
-    // One parallel region over all tensors: part k takes the k-th share of each.
-    const int parts = cpu::ThreadPool::instance().size();
-    cpu::ThreadPool::instance().run(parts, [&](int part) {
-      for (std::size_t t = 0; t < sums.size(); ++t) {
-        const PerSampleGradient& gradient = gradients.tensors[t];
-        float* sum = RawAccess::data<float>(sums[t]);
-        if (gradient.is_outer_product()) {
-          const std::int64_t rows = gradient.output_grads.dim(1);
-          add_outer_products(gradient, factor, count, sum, rows * part / parts, rows * (part + 1) / parts);
-        } else {
-          const std::int64_t size = element_count(gradient.shape);
-          cpu::simd().weighted_row_sum(data(gradient.values), size, factor, count, sum, size * part / parts,
-                                       size * (part + 1) / parts);
-        }
-      }
-    });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const float* factor = data(factors);
+        const std::int64_t count = gradients.sample_count;
+        // One parallel region over all tensors: part k takes the k-th share of each.
+        const int parts = cpu::ThreadPool::instance().size();
+        cpu::ThreadPool::instance().run(parts, [&](int part) {
+          for (std::size_t t = 0; t < sums.size(); ++t) {
+            const PerSampleGradient& gradient = gradients.tensors[t];
+            float* sum = RawAccess::data<float>(sums[t]);
+            if (gradient.is_outer_product()) {
+              const std::int64_t rows = gradient.output_grads.dim(1);
+              add_outer_products(gradient, factor, count, sum, rows * part / parts, rows * (part + 1) / parts);
+            } else {
+              const std::int64_t size = element_count(gradient.shape);
+              cpu::simd().weighted_row_sum(data(gradient.values), size, factor, count, sum, size * part / parts,
+                                           size * (part + 1) / parts);
+            }
+          }
+        });
+      },
+      [&] { cuda::add_weighted_sum(stream, gradients, factors, sums); });
 }
 
 void axpy(Stream& stream, double a, const Tensor& x, const Tensor& y) {
   detail::require(x.element_count() == y.element_count(), "axpy: sizes differ");
-  detail::dispatch(stream, [&] {
-    cpu::parallel_for(x.element_count(), element_grain, [&](std::int64_t begin, std::int64_t end) {
-      cpu::simd().axpy(static_cast<float>(a), data(x), RawAccess::data<float>(y), begin, end);
-    });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        cpu::parallel_for(x.element_count(), element_grain, [&](std::int64_t begin, std::int64_t end) {
+          cpu::simd().axpy(static_cast<float>(a), data(x), RawAccess::data<float>(y), begin, end);
+        });
+      },
+      [&] { cuda::axpy(stream, a, x, y); });
 }
 
 void scale(Stream& stream, double a, const Tensor& x) {
-  detail::dispatch(stream, [&] {
-    cpu::parallel_for(x.element_count(), element_grain, [&](std::int64_t begin, std::int64_t end) {
-      cpu::simd().scale(static_cast<float>(a), RawAccess::data<float>(x), begin, end);
-    });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        cpu::parallel_for(x.element_count(), element_grain, [&](std::int64_t begin, std::int64_t end) {
+          cpu::simd().scale(static_cast<float>(a), RawAccess::data<float>(x), begin, end);
+        });
+      },
+      [&] { cuda::scale(stream, a, x); });
 }
 
 double squared_norm(Stream& stream, const std::vector<Tensor>& tensors) {
   double total = 0;
-  detail::dispatch(stream, [&] {
-    for (const Tensor& tensor : tensors) total += cpu::simd().squared_norm(data(tensor), 0, tensor.element_count());
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        for (const Tensor& tensor : tensors) total += cpu::simd().squared_norm(data(tensor), 0, tensor.element_count());
+      },
+      [&] { total = cuda::squared_norm(stream, tensors); });
   return total;
 }
 
@@ -140,17 +159,20 @@ std::uint64_t add_gaussian_noise(Stream& stream, double stddev, std::span<const 
   detail::require(stddev >= 0 && std::isfinite(stddev),
                   "add_gaussian_noise: the deviation must be finite and not negative");
   const std::int64_t blocks = (y.element_count() + normals_a_block - 1) / normals_a_block;
-  detail::dispatch(stream, [&] {
-    data(y);  // float32
-    std::uint32_t words[8];
-    std::memcpy(words, key.data(), sizeof words);  // ChaCha20 reads its key as little-endian words
-    constexpr std::int64_t blocks_a_task = 512;
-    cpu::parallel_for(blocks, blocks_a_task, [&](std::int64_t begin, std::int64_t end) {
-      cpu::simd().add_gaussian(stddev, words, stream_id, first_counter, RawAccess::data<float>(y),
-                               begin * normals_a_block, std::min(end * normals_a_block, y.element_count()));
-    });
-    explicit_bzero(words, sizeof words);
-  });
+  data(y);  // float32
+  std::uint32_t words[8];
+  std::memcpy(words, key.data(), sizeof words);  // ChaCha20 reads its key as little-endian words
+  detail::dispatch(
+      stream,
+      [&] {
+        constexpr std::int64_t blocks_a_task = 512;
+        cpu::parallel_for(blocks, blocks_a_task, [&](std::int64_t begin, std::int64_t end) {
+          cpu::simd().add_gaussian(stddev, words, stream_id, first_counter, RawAccess::data<float>(y),
+                                   begin * normals_a_block, std::min(end * normals_a_block, y.element_count()));
+        });
+      },
+      [&] { cuda::add_gaussian_noise(stream, stddev, words, stream_id, first_counter, y); });
+  explicit_bzero(words, sizeof words);
   return first_counter + static_cast<std::uint64_t>(blocks);
 }
 

@@ -9,6 +9,16 @@
 
 namespace trib::models {
 
+// The types that a model's device computes in (kernels::activation_types).
+struct ComputeTypes {
+  DType compute = DType::f32;   // what frozen products take
+  DType products = DType::f32;  // what they give, and what adapters read: float32 or `compute`
+  DType states = DType::f32;    // the states between the layers: float32 or `compute`
+  DType state_gradients = DType::f32;
+  // Whether one tensor serves frozen products and adapters alike.
+  bool shared() const { return compute == products; }
+};
+
 // A row-per-token value: in float32, and in the type that frozen products take. In fp32 both are one tensor; either may
 // be undefined where it is not needed.
 struct Activation {
@@ -49,7 +59,7 @@ class LoraLinear {
   LoraLinear() = default;
   // `weights` (out, in) and `bias` (out) of all parts, one below the other. Adapters start as A = 0, B = 0.
   LoraLinear(kernels::Stream& stream, const kernels::Tensor& weights, const kernels::Tensor& bias,
-             const std::vector<Part>& parts, std::int64_t rank, double alpha, DType compute);
+             const std::vector<Part>& parts, std::int64_t rank, double alpha, ComputeTypes types);
 
   std::vector<Adapter>& adapters() { return adapters_; }
   bool adapted() const { return !adapters_.empty(); }
@@ -63,13 +73,20 @@ class LoraLinear {
   // What the backward pass needs besides dy.
   struct Saved {
     kernels::Tensor reduced;  // u = x·Aᵀ of all adapters, (rows, adapters·rank)
-    kernels::Tensor input;    // x, where A trains
+    kernels::Tensor input;    // x in the products' type, where A trains
   };
   // Room for `rows` rows. The input is not allocated: set it to the caller's tensor, which must live as long.
   Saved make_saved(kernels::Workspace& workspace, std::int64_t rows) const;
 
-  // y (rows, out) float32. `saved.reduced` is scratch where no backward pass follows.
+  // y (rows, out) in the products' type. `saved.reduced` is scratch where no backward pass follows.
   void forward(kernels::Stream& stream, const Activation& x, const Saved& saved, const kernels::Tensor& y) const;
+
+  // For a layer without adapters: the layer and the gelu behind it, and the way back through the gelu before it. See
+  // kernels::packed_product_gelu for the tensors.
+  void forward_gelu(kernels::Stream& stream, const Activation& x, const kernels::Tensor& before,
+                    const kernels::Tensor& y, const kernels::Tensor& kept) const;
+  void backward_gelu(kernels::Stream& stream, const Activation& dy, const kernels::Tensor& kept,
+                     const kernels::Tensor& before, const kernels::Tensor& dx) const;
 
   // Gradients of the trained factors for dy (rows, out), and dx += (or, without `accumulate`, =) dy·W unless dx is
   // undefined.
@@ -83,15 +100,20 @@ class LoraLinear {
     return {u, static_cast<std::int64_t>(adapter) * rank_, rank_};
   }
 
+  // What adapters read of an input or of a gradient.
+  const kernels::Tensor& for_adapters(const Activation& x) const { return types_.shared() ? x.compute : x.value; }
+
   kernels::PackedMatrix forward_, backward_;
   kernels::Tensor bias_;
+  ComputeTypes types_;
   std::int64_t rank_ = 0;
   float scale_ = 0;
   std::vector<Adapter> adapters_;
-  std::vector<std::int64_t> first_columns_;    // of each adapter's part in y
-  kernels::Tensor all_a_;                      // (adapters·rank, in): the adapters' A, one below the other
-  kernels::Tensor all_a_transposed_;           // (in, adapters·rank)
-  std::vector<kernels::Tensor> b_transposed_;  // (rank, out) each
+  std::vector<std::int64_t> first_columns_;  // of each adapter's part in y
+  kernels::Tensor all_a_;                    // (adapters·rank, in): the adapters' A, one below the other
+  // The factors in the products' type; all_a_product_ and b_product_ are the factors themselves where that is float32.
+  kernels::Tensor all_a_product_, all_a_transposed_;       // (in, adapters·rank)
+  std::vector<kernels::Tensor> b_product_, b_transposed_;  // (rank, out) each
 };
 
 }  // namespace trib::models

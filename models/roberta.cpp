@@ -57,8 +57,9 @@ HostTensor stack(const std::vector<HostTensor>& parts) {
 // Reads the parts of one layer's weights.
 class LayerLoader {
  public:
-  LayerLoader(Stream& stream, const RobertaCheckpoint& checkpoint, const ClassifierConfig& config, std::string path)
-      : stream_(stream), checkpoint_(checkpoint), config_(config), path_(std::move(path)) {}
+  LayerLoader(Stream& stream, const RobertaCheckpoint& checkpoint, const ClassifierConfig& config, ComputeTypes types,
+              std::string path)
+      : stream_(stream), checkpoint_(checkpoint), config_(config), types_(types), path_(std::move(path)) {}
 
   Result<LoraLinear> linear(const std::vector<std::string>& names, std::int64_t inputs, std::int64_t outputs) const {
     std::vector<HostTensor> weights, biases;
@@ -71,8 +72,7 @@ class LayerLoader {
       parts.push_back({path_ + name, outputs, is_adapted(name, config_.adapter)});
     }
     return LoraLinear(stream_, Tensor::from_host(stream_, stack(weights)), Tensor::from_host(stream_, stack(biases)),
-                      parts, config_.adapter.rank, config_.adapter.alpha,
-                      config_.precision == Precision::bf16 ? DType::bf16 : DType::f32);
+                      parts, config_.adapter.rank, config_.adapter.alpha, types_);
   }
 
   Result<kernels::LayerNormWeights> norm(const std::string& name, std::int64_t size, double epsilon) const {
@@ -86,6 +86,7 @@ class LayerLoader {
   Stream& stream_;
   const RobertaCheckpoint& checkpoint_;
   const ClassifierConfig& config_;
+  ComputeTypes types_;
   std::string path_;
 };
 
@@ -96,7 +97,10 @@ Result<RobertaEncoder> RobertaEncoder::load(Stream& stream, const RobertaConfig&
   TRIB_TRY(check_targets(config.adapter));
   RobertaEncoder encoder;
   encoder.config_ = roberta;
-  encoder.compute_ = config.precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  const DType compute = config.precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  const auto [products, states, state_gradients] = kernels::activation_types(stream.device(), compute);
+  const ComputeTypes types{compute, products, states, state_gradients};
+  encoder.types_ = types;
   const std::int64_t d = roberta.hidden_size, wide = roberta.intermediate_size;
 
   const std::string embeddings = "roberta.embeddings.";
@@ -104,16 +108,17 @@ Result<RobertaEncoder> RobertaEncoder::load(Stream& stream, const RobertaConfig&
               checkpoint.tensor(embeddings + "word_embeddings.weight", {roberta.vocabulary_size, d}));
   TRIB_ASSIGN(const HostTensor positions,
               checkpoint.tensor(embeddings + "position_embeddings.weight", {roberta.max_positions, d}));
-  TRIB_ASSIGN(const HostTensor types, checkpoint.tensor(embeddings + "token_type_embeddings.weight", {1, d}));
+  TRIB_ASSIGN(const HostTensor token_types, checkpoint.tensor(embeddings + "token_type_embeddings.weight", {1, d}));
   encoder.token_table_ = Tensor::from_host(stream, tokens);
   encoder.position_table_ = Tensor::from_host(stream, positions);
-  encoder.type_embedding_ = Tensor::from_host(stream, types);
-  TRIB_ASSIGN(encoder.embedding_norm_,
-              LayerLoader(stream, checkpoint, config, embeddings).norm("LayerNorm", d, roberta.layer_norm_epsilon));
+  encoder.type_embedding_ = Tensor::from_host(stream, token_types);
+  TRIB_ASSIGN(
+      encoder.embedding_norm_,
+      LayerLoader(stream, checkpoint, config, types, embeddings).norm("LayerNorm", d, roberta.layer_norm_epsilon));
 
   const std::string query = "attention.self.query", key = "attention.self.key", value = "attention.self.value";
   for (std::int64_t i = 0; i < roberta.layers; ++i) {
-    LayerLoader loader(stream, checkpoint, config, "roberta.encoder.layer." + std::to_string(i) + ".");
+    LayerLoader loader(stream, checkpoint, config, types, "roberta.encoder.layer." + std::to_string(i) + ".");
     Layer& layer = encoder.layers_.emplace_back();
     if (i + 1 < roberta.layers) {
       TRIB_ASSIGN(layer.query_key_value, loader.linear({query, key, value}, d, d));
@@ -153,11 +158,14 @@ void RobertaEncoder::prepare(Stream& stream) {
       linear->prepare(stream);
 }
 
-Activation RobertaEncoder::take_activation(Workspace& workspace, std::int64_t rows, std::int64_t columns) const {
-  Activation activation;
-  activation.value = workspace.take(DType::f32, {rows, columns});
-  activation.compute = compute_ == DType::f32 ? activation.value : workspace.take(compute_, {rows, columns});
-  return activation;
+Activation RobertaEncoder::take_state(Workspace& workspace, std::int64_t rows, const Tensor& kept) const {
+  auto take = [&](DType dtype) { return workspace.take(dtype, {rows, config_.hidden_size}); };
+  Activation state;
+  if (kept.defined()) (types_.products == types_.states ? state.value : state.compute) = kept;
+  if (!state.value.defined()) state.value = take(types_.states);
+  if (types_.states == types_.compute) state.compute = state.value;
+  if (!state.compute.defined()) state.compute = take(types_.compute);
+  return state;
 }
 
 // Allocates what a pass keeps of a layer. Of the first layer only what lies above the lowest adapter is kept.
@@ -173,10 +181,10 @@ RobertaEncoder::LayerSaved RobertaEncoder::make_saved(Workspace& workspace, cons
   saved.intermediate = layer.intermediate.make_saved(workspace, rows);
   saved.output = layer.output.make_saved(workspace, rows);
 
-  auto take = [&](std::int64_t columns) { return workspace.take(DType::f32, {rows, columns}); };
+  auto take = [&](std::int64_t columns) { return workspace.take(types_.products, {rows, columns}); };
   const int deepest = !for_backward ? static_cast<int>(stages) : index == 0 ? lowest_ : static_cast<int>(projections);
   if (deepest <= output) saved.output_norm = {take(d), workspace.take(DType::f32, {rows})};
-  if (deepest <= intermediate) saved.gelu_derivative = workspace.take(compute_, {rows, config_.intermediate_size});
+  if (deepest <= intermediate) saved.gelu = workspace.take(types_.compute, {rows, config_.intermediate_size});
   if (deepest <= attention_output) saved.attention_norm = {take(d), workspace.take(DType::f32, {rows})};
   if (for_backward) {
     if (layer.output.trains_a()) saved.output.input = take(config_.intermediate_size);
@@ -184,10 +192,10 @@ RobertaEncoder::LayerSaved RobertaEncoder::make_saved(Workspace& workspace, cons
     if (layer.attention_output.trains_a()) saved.attention_output.input = take(d);
     if (last && layer.query.trains_a()) saved.query_projection.input = take(d);
   }
-  saved.query_key_value = deepest <= projections ? workspace.take(DType::f32, {t, (last ? 2 : 3) * d}) : Tensor();
   if (deepest <= projections) {
+    saved.query_key_value = workspace.take(types_.products, {t, (last ? 2 : 3) * d});
     if (last) saved.query = take(d);
-    saved.log_sums = take(config_.heads);
+    saved.log_sums = workspace.take(DType::f32, {rows, config_.heads});
   }
   return saved;
 }
@@ -197,6 +205,7 @@ kernels::AttentionInputs RobertaEncoder::attention_inputs(const PackedBatch& bat
   const std::int64_t d = config_.hidden_size;
   kernels::AttentionInputs inputs;
   inputs.heads = config_.heads;
+  inputs.longest = batch.longest;
   inputs.key_offsets = batch.records.offsets;
   if (query.defined()) {
     inputs.query = query;
@@ -213,12 +222,11 @@ kernels::AttentionInputs RobertaEncoder::attention_inputs(const PackedBatch& bat
 
 void RobertaEncoder::forward(Stream& stream, Workspace& workspace, const PackedBatch& batch, Saved* saved,
                              const Tensor& first_tokens) const {
-  const bool narrow = compute_ != DType::f32;
-  auto take_state = [&] { return take_activation(workspace, batch.token_count, config_.hidden_size); };
-  Activation x = take_state();
+  Activation x = take_state(workspace, batch.token_count, {});
   kernels::embed(stream, batch.tokens, token_table_, batch.positions, position_table_,
                  type_embedding_.reshape({config_.hidden_size}), x.value);
-  kernels::layer_norm(stream, x.value, {}, embedding_norm_, x.value, narrow ? x.compute : Tensor(), {});
+  const bool two_forms = types_.states != types_.compute;  // of a state
+  kernels::layer_norm(stream, x.value, {}, embedding_norm_, x.value, two_forms ? x.compute : Tensor(), {});
   if (saved) saved->layers.clear();
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     // A layer's output takes the place of its input, except where a trained A needs that input later.
@@ -226,8 +234,10 @@ void RobertaEncoder::forward(Stream& stream, Workspace& workspace, const PackedB
     if (!saved) scope.emplace(workspace);
     LayerSaved layer_saved = make_saved(workspace, batch, i, saved != nullptr);
     const bool keep_input = saved && (layers_[i].query_key_value.trains_a() || layers_[i].key_value.trains_a());
-    if (keep_input) layer_saved.projections.input = x.value;
-    Activation result = is_last(i) ? Activation{first_tokens, {}} : keep_input ? take_state() : x;
+    if (keep_input) layer_saved.projections.input = types_.shared() ? x.compute : x.value;
+    Activation result = is_last(i)   ? Activation{first_tokens, {}}
+                        : keep_input ? take_state(workspace, batch.token_count, {})
+                                     : x;
     forward_layer(stream, workspace, batch, i, x, layer_saved, result);
     if (saved) saved->layers.push_back(std::move(layer_saved));
     x = result;
@@ -238,32 +248,39 @@ void RobertaEncoder::forward_layer(Stream& stream, Workspace& workspace, const P
                                    const Activation& input, const LayerSaved& saved, const Activation& result) const {
   Workspace::Scope scope(workspace);
   const Layer& layer = layers_[index];
-  const bool narrow = compute_ != DType::f32, last = is_last(index);
+  const bool two_forms = types_.states != types_.compute, shared = types_.shared(), last = is_last(index);
   const std::int64_t d = config_.hidden_size, t = batch.token_count, rows = last ? batch.record_count : t;
   auto kept_or_scratch = [&](const Tensor& kept, std::int64_t row_count, std::int64_t columns) {
-    return kept.defined() ? kept : workspace.take(DType::f32, {row_count, columns});
+    return kept.defined() ? kept : workspace.take(types_.products, {row_count, columns});
   };
-  // An input of `linear` that an operation makes in float32 if an adapter reads it, and in the compute type if not.
+  // An input of `linear` that an operation makes in the products' type if an adapter reads it or products take it, and
+  // in the compute type if not.
   auto take_input = [&](const LoraLinear& linear, const Tensor& kept, std::int64_t columns) {
     Activation x;
-    if (!narrow || linear.adapted()) x.value = kept_or_scratch(kept, rows, columns);
-    x.compute = narrow ? workspace.take(compute_, {rows, columns}) : x.value;
+    if (shared || linear.adapted()) x.value = kept_or_scratch(kept, rows, columns);
+    x.compute = shared ? x.value : workspace.take(types_.compute, {rows, columns});
     return x;
   };
   auto target_of = [&](const Activation& x) { return x.value.defined() ? x.value : x.compute; };
   auto complete = [&](const Activation& x) {
-    if (narrow && x.value.defined()) kernels::to_bf16(stream, x.value, x.compute);
+    if (!shared && x.value.defined()) kernels::to_bf16(stream, x.value, x.compute);
+  };
+  // x + residual is normalized into `state`. A product that gives the state's type may write x into it.
+  auto take_sum = [&](const Activation& state) {
+    return types_.products == types_.states ? state.value : workspace.take(types_.products, {rows, d});
+  };
+  auto add_and_normalize = [&](const Tensor& x, const Tensor& residual, const kernels::LayerNormWeights& weights,
+                               const kernels::LayerNormSaved& kept, const Activation& state) {
+    kernels::layer_norm(stream, x, residual, weights, state.value, two_forms ? state.compute : Tensor(), kept);
   };
 
   // Queries, keys and values.
   const Tensor projected = kept_or_scratch(saved.query_key_value, t, (last ? 2 : 3) * d);
   Tensor query, residual = input.value;
   if (last) {
-    Activation first;
-    first.value = kept_or_scratch(saved.query_projection.input, rows, d);
+    const Activation first = take_state(workspace, rows, saved.query_projection.input);
     kernels::gather_rows(stream, input.value, batch.first_rows, first.value);
-    first.compute = narrow ? workspace.take(compute_, {rows, d}) : first.value;
-    if (narrow) kernels::gather_rows(stream, input.compute, batch.first_rows, first.compute);
+    if (two_forms) kernels::gather_rows(stream, input.compute, batch.first_rows, first.compute);
     query = kept_or_scratch(saved.query, rows, d);
     layer.query.forward(stream, first, saved.query_projection, query);
     layer.key_value.forward(stream, input, saved.projections, projected);
@@ -276,31 +293,38 @@ void RobertaEncoder::forward_layer(Stream& stream, Workspace& workspace, const P
   const Activation context = take_input(layer.attention_output, saved.attention_output.input, d);
   kernels::attention(stream, attention_inputs(batch, projected, query), target_of(context), saved.log_sums);
   complete(context);
-  Activation middle;
-  middle.value = kept_or_scratch(saved.intermediate.input, rows, d);
-  middle.compute = narrow ? workspace.take(compute_, {rows, d}) : middle.value;
-  layer.attention_output.forward(stream, context, saved.attention_output, middle.value);
-  kernels::layer_norm(stream, middle.value, residual, layer.attention_norm, middle.value,
-                      narrow ? middle.compute : Tensor(), saved.attention_norm);
+  const Activation middle = take_state(workspace, rows, saved.intermediate.input);
+  const Tensor attended = take_sum(middle);
+  layer.attention_output.forward(stream, context, saved.attention_output, attended);
+  add_and_normalize(attended, residual, layer.attention_norm, saved.attention_norm, middle);
 
   // The feed-forward part, added and normalized.
-  const Tensor before = workspace.take(DType::f32, {rows, config_.intermediate_size});
-  layer.intermediate.forward(stream, middle, saved.intermediate, before);
+  Tensor before;  // the gelu's input
+  if (layer.intermediate.adapted() || types_.products == DType::f32)
+    before = workspace.take(types_.products, {rows, config_.intermediate_size});
   Activation inner;
-  if (!narrow || layer.output.adapted()) inner.value = saved.output.input.defined() ? saved.output.input : before;
-  inner.compute = narrow ? workspace.take(compute_, before.shape()) : inner.value;
-  kernels::gelu(stream, before, target_of(inner), saved.gelu_derivative);
+  if (shared || layer.output.adapted())
+    inner.value = before.defined() && !saved.output.input.defined()
+                      ? before
+                      : kept_or_scratch(saved.output.input, rows, config_.intermediate_size);
+  inner.compute = shared ? inner.value : workspace.take(types_.compute, before.shape());
+  if (layer.intermediate.adapted()) {
+    layer.intermediate.forward(stream, middle, saved.intermediate, before);
+    kernels::gelu(stream, before, target_of(inner), saved.gelu);
+  } else {
+    layer.intermediate.forward_gelu(stream, middle, before, target_of(inner), saved.gelu);
+  }
   complete(inner);
-  const Tensor sum = workspace.take(DType::f32, {rows, d});
+  const Tensor sum = workspace.take(types_.products, {rows, d});
   layer.output.forward(stream, inner, saved.output, sum);
   kernels::layer_norm(stream, sum, middle.value, layer.output_norm, result.value,
-                      narrow && result.compute.defined() ? result.compute : Tensor(), saved.output_norm);
+                      two_forms && !last ? result.compute : Tensor(), saved.output_norm);
 }
 
 void RobertaEncoder::backward(Stream& stream, Workspace& workspace, const PackedBatch& batch, const Saved& saved,
                               const Tensor& d_first_tokens, const GradientTargets& targets) const {
   if (!adapted()) return;
-  const Tensor d_state = workspace.take(DType::f32, {batch.token_count, config_.hidden_size});
+  const Tensor d_state = workspace.take(types_.state_gradients, {batch.token_count, config_.hidden_size});
   for (std::size_t i = layers_.size(); i-- > 0;)
     backward_layer(stream, workspace, batch, i, saved.layers[i], is_last(i) ? d_first_tokens : d_state, targets,
                    d_state);
@@ -313,34 +337,39 @@ void RobertaEncoder::backward_layer(Stream& stream, Workspace& workspace, const 
                                     const Tensor& d_input) const {
   Workspace::Scope scope(workspace);
   const Layer& layer = layers_[index];
-  const bool narrow = compute_ != DType::f32, last = is_last(index);
+  const bool two_forms = d.dtype() != types_.compute, shared = types_.shared(), last = is_last(index);
   const std::int64_t size = config_.hidden_size, t = batch.token_count, rows = last ? batch.record_count : t;
   const RecordRows& row_sets = last ? batch.first_tokens : batch.records;
   const int deepest = index == 0 ? lowest_ : static_cast<int>(projections);
 
-  Activation d_sum{d, narrow ? workspace.take(compute_, {rows, size}) : d};
-  kernels::layer_norm_backward(stream, d, layer.output_norm, saved.output_norm, d, narrow ? d_sum.compute : Tensor());
+  Activation d_sum{d, two_forms ? workspace.take(types_.compute, {rows, size}) : d};
+  kernels::layer_norm_backward(stream, d, layer.output_norm, saved.output_norm, d,
+                               two_forms ? d_sum.compute : Tensor());
   {
     Workspace::Scope feed_forward(workspace);
+    if (deepest == output)
+      return layer.output.backward(stream, workspace, d_sum, saved.output, row_sets, targets, {}, false);
+    const Shape inner_shape = {rows, config_.intermediate_size};
     Activation d_inner;
-    if (deepest < output) d_inner.value = workspace.take(DType::f32, {rows, config_.intermediate_size});
-    layer.output.backward(stream, workspace, d_sum, saved.output, row_sets, targets, d_inner.value, false);
-    if (deepest == output) return;
-    d_inner.compute = narrow ? workspace.take(compute_, d_inner.value.shape()) : d_inner.value;
-    if (narrow && layer.intermediate.adapted()) {
-      kernels::gelu_backward(stream, d_inner.value, saved.gelu_derivative, d_inner.value);
-      kernels::to_bf16(stream, d_inner.value, d_inner.compute);
+    if (shared || layer.intermediate.adapted() || layer.output.adapted() || types_.products == DType::f32)
+      d_inner.value = workspace.take(types_.products, inner_shape);
+    d_inner.compute = shared ? d_inner.value : workspace.take(types_.compute, inner_shape);
+    const Tensor& target = layer.intermediate.adapted() ? d_inner.value : d_inner.compute;
+    if (layer.output.adapted()) {
+      layer.output.backward(stream, workspace, d_sum, saved.output, row_sets, targets, d_inner.value, false);
+      kernels::gelu_backward(stream, d_inner.value, saved.gelu, target);
     } else {
-      kernels::gelu_backward(stream, d_inner.value, saved.gelu_derivative, d_inner.compute);
+      layer.output.backward_gelu(stream, d_sum, saved.gelu, d_inner.value, target);
     }
+    if (!shared && layer.intermediate.adapted()) kernels::to_bf16(stream, d_inner.value, d_inner.compute);
     layer.intermediate.backward(stream, workspace, d_inner, saved.intermediate, row_sets, targets,
                                 deepest < intermediate ? d : Tensor(), true);
     if (deepest == intermediate) return;
   }
   kernels::layer_norm_backward(stream, d, layer.attention_norm, saved.attention_norm, d,
-                               narrow ? d_sum.compute : Tensor());
+                               two_forms ? d_sum.compute : Tensor());
   Tensor d_context;
-  if (deepest < attention_output) d_context = workspace.take(DType::f32, {rows, size});
+  if (deepest < attention_output) d_context = workspace.take(types_.products, {rows, size});
   layer.attention_output.backward(stream, workspace, d_sum, saved.attention_output, row_sets, targets, d_context,
                                   false);
   if (deepest == attention_output) return;
@@ -349,8 +378,8 @@ void RobertaEncoder::backward_layer(Stream& stream, Workspace& workspace, const 
   const bool goes_on = index > 0;
   const std::int64_t first_key = last ? 0 : size;
   Activation d_projected, d_query;
-  d_projected.value = workspace.take(DType::f32, {t, first_key + 2 * size});
-  if (last) d_query.value = workspace.take(DType::f32, {rows, size});
+  d_projected.value = workspace.take(types_.products, {t, first_key + 2 * size});
+  if (last) d_query.value = workspace.take(types_.products, {rows, size});
   MatrixView d_keys;
   if (goes_on || key_adapted_) d_keys = {d_projected.value, first_key, size};
   kernels::attention_backward(stream, attention_inputs(batch, saved.query_key_value, saved.query), saved.log_sums,
@@ -358,8 +387,8 @@ void RobertaEncoder::backward_layer(Stream& stream, Workspace& workspace, const 
                               d_keys, {d_projected.value, first_key + size, size});
   auto complete = [&](Activation& gradient) {
     gradient.compute = gradient.value;
-    if (!narrow || !goes_on) return;
-    gradient.compute = workspace.take(compute_, gradient.value.shape());
+    if (shared || !goes_on) return;
+    gradient.compute = workspace.take(types_.compute, gradient.value.shape());
     kernels::to_bf16(stream, gradient.value, gradient.compute);
   };
   complete(d_projected);

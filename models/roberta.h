@@ -24,6 +24,7 @@ struct PackedBatch {
   kernels::Tensor first_rows;         // (n) int32: the row of each record's first token
   kernels::Tensor labels;             // (n) int32
   std::int64_t token_count = 0, record_count = 0;
+  std::int64_t longest = 0;  // tokens of the longest record
 };
 
 class RobertaEncoder {
@@ -61,7 +62,9 @@ class RobertaEncoder {
 
   struct LayerSaved;
   bool is_last(std::size_t layer) const { return layer + 1 == layers_.size(); }
-  Activation take_activation(kernels::Workspace& workspace, std::int64_t rows, std::int64_t columns) const;
+  // A state between layers, and beside it the type that products take. `kept`, where it is defined, is a tensor of the
+  // products' type that becomes part of it.
+  Activation take_state(kernels::Workspace& workspace, std::int64_t rows, const kernels::Tensor& kept) const;
   LayerSaved make_saved(kernels::Workspace& workspace, const PackedBatch& batch, std::size_t layer,
                         bool for_backward) const;
   // `projected` holds (query,) keys and values side by side; `query` is undefined if it is among them.
@@ -75,7 +78,7 @@ class RobertaEncoder {
                       const GradientTargets& targets, const kernels::Tensor& d_input) const;
 
   RobertaConfig config_;
-  DType compute_ = DType::f32;
+  ComputeTypes types_;
   int lowest_ = stages;  // the lowest adapted stage, the same in every layer
   bool key_adapted_ = false;
   kernels::Tensor token_table_, position_table_, type_embedding_;
@@ -84,11 +87,12 @@ class RobertaEncoder {
 };
 
 struct RobertaEncoder::LayerSaved {
+  // In the products' type, but for the sums of exponentials, which are float32.
   kernels::Tensor query_key_value;  // (t, 3d); the last layer: keys and values, (t, 2d)
   kernels::Tensor query;            // the last layer: (n, d)
   kernels::Tensor log_sums;         // (rows, heads)
   kernels::LayerNormSaved attention_norm, output_norm;
-  kernels::Tensor gelu_derivative;  // (rows, intermediate size), in the compute type
+  kernels::Tensor gelu;  // (rows, intermediate size), in the compute type: what gelu's backward pass needs
   LoraLinear::Saved projections, query_projection, attention_output, intermediate, output;
 };
 

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <new>
 #include <numeric>
 
+#include "common/log.h"
 #include "common/random.h"
 #include "kernels/embedding.h"
 #include "kernels/lanes.h"
@@ -22,15 +24,13 @@ using Records = std::span<const TokenizedText* const>;
 
 namespace {
 
-// Tokens whose activations one lane holds at once. Enough that per-sample gradients are small beside them, and that
-// the frozen products run at full speed.
-constexpr std::int64_t chunk_tokens = 1024;
 // Below this a second lane costs more than it brings.
 constexpr std::int64_t smallest_chunk_tokens = 64;
 
-// Splits records into chunks of at most about chunk_tokens tokens, as many as a multiple of `lanes` where that pays, of
-// nearly equal size: the longest record first, each to the chunk with the fewest tokens.
-std::vector<std::vector<std::size_t>> split_into_chunks(Records records, int lanes) {
+// Splits records into chunks of at most about `chunk_tokens` tokens, whose activations one lane holds at once, as many
+// as a multiple of `lanes` where that pays, of nearly equal size: the longest record first, each to the chunk with the
+// fewest tokens.
+std::vector<std::vector<std::size_t>> split_into_chunks(Records records, int lanes, std::int64_t chunk_tokens) {
   std::int64_t total = 0;
   for (const TokenizedText* record : records) total += static_cast<std::int64_t>(record->tokens.size());
   std::int64_t waves = std::max<std::int64_t>(1, (total + lanes * chunk_tokens - 1) / (lanes * chunk_tokens));
@@ -63,7 +63,6 @@ struct TextClassifier::Impl {
     explicit Lane(kernels::Device& device) : workspace(device) {}
     Workspace workspace;
     std::vector<Tensor> sums;  // this lane's share of summed gradients
-    double loss = 0;           // and of the summed loss
   };
   // The head's gradients are outer products (n, ·) of these, filled in by all lanes. Undefined where not needed.
   struct HeadGradients {
@@ -71,7 +70,12 @@ struct TextClassifier::Impl {
   };
 
   Impl(kernels::Device& device, RobertaConfig roberta_config, ClassifierConfig classifier_config)
-      : stream(device.make_stream()), roberta(roberta_config), config(std::move(classifier_config)), results(device) {}
+      : stream(device.make_stream()),
+        roberta(roberta_config),
+        config(std::move(classifier_config)),
+        results(device),
+        losses(device),
+        chunk_tokens(kernels::rows_per_lane(*stream)) {}
 
   std::unique_ptr<Stream> stream;
   RobertaConfig roberta;
@@ -85,16 +89,21 @@ struct TextClassifier::Impl {
   std::size_t first_head_parameter = 0;
   std::vector<std::unique_ptr<Lane>> lanes;
   Workspace results;  // what a call hands out: per-sample gradients, logits
+  Workspace losses;
+  std::int64_t chunk_tokens = 0;
 
   void register_parameters();
   void start_call();
   PackedBatch pack(Stream& lane_stream, Records records, const std::vector<std::size_t>& chunk, bool with_labels) const;
-  double chunk_gradients(Stream& lane_stream, Workspace& workspace, const PackedBatch& batch,
-                         const GradientTargets& targets, const HeadGradients* per_sample_head) const;
+  void chunk_gradients(Stream& lane_stream, Workspace& workspace, const PackedBatch& batch,
+                       const GradientTargets& targets, const HeadGradients* per_sample_head,
+                       const Tensor& losses) const;
   void add_head_sums(Stream& lane_stream, Workspace& workspace, const ClassificationHead::Saved& saved,
                      const Tensor& d_logits, const Tensor& d_hidden, const GradientTargets& targets) const;
   template <typename Work>
   void for_each_chunk(Records records, bool with_labels, const Work& work);
+  template <typename Work>
+  void run_chunks(Records records, bool with_labels, const Work& work);
   template <typename Work>
   double sum_losses(Records records, const Work& work);
 
@@ -133,6 +142,7 @@ void TextClassifier::Impl::start_call() {
 
 PackedBatch TextClassifier::Impl::pack(Stream& lane_stream, Records records, const std::vector<std::size_t>& chunk,
                                        bool with_labels) const {
+  PackedBatch batch;
   std::vector<std::int32_t> tokens, positions, offsets = {0}, ones = {0}, first_rows, targets, labels;
   for (std::size_t index : chunk) {
     const TokenizedText& record = *records[index];
@@ -144,6 +154,7 @@ PackedBatch TextClassifier::Impl::pack(Stream& lane_stream, Records records, con
       throw std::invalid_argument("a record with label " + std::to_string(record.label) + ": the model has " +
                                   std::to_string(config.label_count) + " labels");
     first_rows.push_back(static_cast<std::int32_t>(tokens.size()));
+    batch.longest = std::max(batch.longest, length);
     for (std::int64_t i = 0; i < length; ++i) {
       const std::int32_t token = record.tokens[static_cast<std::size_t>(i)];
       if (token < 0 || token >= roberta.vocabulary_size)
@@ -157,7 +168,6 @@ PackedBatch TextClassifier::Impl::pack(Stream& lane_stream, Records records, con
     targets.push_back(static_cast<std::int32_t>(index));
     labels.push_back(record.label);
   }
-  PackedBatch batch;
   batch.token_count = static_cast<std::int64_t>(tokens.size());
   batch.record_count = static_cast<std::int64_t>(chunk.size());
   batch.tokens = indices(lane_stream, tokens);
@@ -169,11 +179,27 @@ PackedBatch TextClassifier::Impl::pack(Stream& lane_stream, Records records, con
   return batch;
 }
 
-// Runs work(lane stream, lane, batch) over all records, chunk by chunk.
+// Runs work(lane stream, lane, batch) over all records, chunk by chunk. Where memory runs out, all of it is done again
+// with chunks of half the size, so `work` must be able to begin anew with fresh lanes.
 template <typename Work>
 void TextClassifier::Impl::for_each_chunk(Records records, bool with_labels, const Work& work) {
+  for (;;) {
+    try {
+      return run_chunks(records, with_labels, work);
+    } catch (const std::bad_alloc&) {
+      lanes.clear();
+      stream->device().trim();
+      if (chunk_tokens <= smallest_chunk_tokens) throw;
+      chunk_tokens /= 2;
+      spdlog::warn("{} ran out of memory: going on with {} tokens at once", stream->device().name(), chunk_tokens);
+    }
+  }
+}
+
+template <typename Work>
+void TextClassifier::Impl::run_chunks(Records records, bool with_labels, const Work& work) {
   const int most_lanes = kernels::lane_count(*stream);
-  const std::vector<std::vector<std::size_t>> chunks = split_into_chunks(records, most_lanes);
+  const std::vector<std::vector<std::size_t>> chunks = split_into_chunks(records, most_lanes, chunk_tokens);
   const int lane_count = static_cast<int>(std::min<std::size_t>(chunks.size(), static_cast<std::size_t>(most_lanes)));
   while (static_cast<int>(lanes.size()) < lane_count) lanes.push_back(std::make_unique<Lane>(stream->device()));
   kernels::for_each_lane(*stream, lane_count, [&](Stream& lane_stream, int index) {
@@ -188,27 +214,32 @@ void TextClassifier::Impl::for_each_chunk(Records records, bool with_labels, con
 
 template <typename Work>
 double TextClassifier::Impl::sum_losses(Records records, const Work& work) {
-  for (const auto& lane : lanes) lane->loss = 0;
+  losses.reset();
+  const Tensor all = losses.take(DType::f32, {static_cast<std::int64_t>(records.size()), 1});
   for_each_chunk(records, true, [&](Stream& lane_stream, Lane& lane, const PackedBatch& batch) {
-    lane.loss += work(lane_stream, lane, batch);
+    work(lane_stream, lane, batch, all);
   });
-  return std::accumulate(lanes.begin(), lanes.end(), 0.0,
-                         [](double total, const auto& lane) { return total + lane->loss; });
+  // The one wait of a call for a device that works beside the host.
+  const HostTensor host_losses = all.to_host(*stream);
+  const auto values = host_losses.as<float>();
+  return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
-// Forward and backward over one chunk; returns the sum of the losses.
-double TextClassifier::Impl::chunk_gradients(Stream& lane_stream, Workspace& workspace, const PackedBatch& batch,
-                                             const GradientTargets& targets,
-                                             const HeadGradients* per_sample_head) const {
+// Forward and backward over one chunk. `losses` (N, 1) receives those of its records.
+void TextClassifier::Impl::chunk_gradients(Stream& lane_stream, Workspace& workspace, const PackedBatch& batch,
+                                           const GradientTargets& targets, const HeadGradients* per_sample_head,
+                                           const Tensor& losses) const {
   const std::int64_t n = batch.record_count, d = roberta.hidden_size;
   const Tensor first_tokens = workspace.take(DType::f32, {n, d});
   RobertaEncoder::Saved saved;
   encoder.forward(lane_stream, workspace, batch, encoder.adapted() ? &saved : nullptr, first_tokens);
-  const Tensor logits = workspace.take(DType::f32, {n, config.label_count}), losses = workspace.take(DType::f32, {n});
+  const Tensor logits = workspace.take(DType::f32, {n, config.label_count}),
+               chunk_losses = workspace.take(DType::f32, {n, 1});
   ClassificationHead::Saved head_saved;
   head.forward(lane_stream, workspace, first_tokens, head_saved, logits);
   const Tensor d_logits = workspace.take(DType::f32, logits.shape());
-  kernels::cross_entropy(lane_stream, logits, batch.labels, losses, d_logits);
+  kernels::cross_entropy(lane_stream, logits, batch.labels, chunk_losses, d_logits);
+  kernels::scatter_rows(lane_stream, chunk_losses, batch.records.targets, losses);
 
   Tensor d_hidden, d_first_tokens;
   if (trains_dense()) d_hidden = workspace.take(DType::f32, {n, d});
@@ -226,10 +257,6 @@ double TextClassifier::Impl::chunk_gradients(Stream& lane_stream, Workspace& wor
     add_head_sums(lane_stream, workspace, head_saved, d_logits, d_hidden, targets);
   }
   if (encoder.adapted()) encoder.backward(lane_stream, workspace, batch, saved, d_first_tokens, targets);
-
-  const HostTensor host_losses = losses.to_host(lane_stream);
-  const auto values = host_losses.as<float>();
-  return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
 void TextClassifier::Impl::add_head_sums(Stream& lane_stream, Workspace& workspace,
@@ -368,9 +395,10 @@ double TextClassifier::per_sample_gradients(Records records, PerSampleGradients&
       gradient.inputs = dense ? head.input : head.hidden;
     }
   }
-  return m.sum_losses(records, [&](Stream& lane_stream, Impl::Lane& lane, const PackedBatch& batch) {
-    return m.chunk_gradients(lane_stream, lane.workspace, batch, targets, &head);
-  });
+  return m.sum_losses(records,
+                      [&](Stream& lane_stream, Impl::Lane& lane, const PackedBatch& batch, const Tensor& losses) {
+                        m.chunk_gradients(lane_stream, lane.workspace, batch, targets, &head, losses);
+                      });
 }
 
 double TextClassifier::summed_gradients(Records records, const std::vector<Tensor>& sums) {
@@ -381,11 +409,12 @@ double TextClassifier::summed_gradients(Records records, const std::vector<Tenso
   // Lanes add into tensors of their own; the sums then take them in the order of the lanes.
   for (const auto& lane : m.lanes)
     for (const Tensor& sum : lane->sums) sum.zero(*m.stream);
-  const double loss = m.sum_losses(records, [&](Stream& lane_stream, Impl::Lane& lane, const PackedBatch& batch) {
+  const double loss = m.sum_losses(records, [&](Stream& lane_stream, Impl::Lane& lane, const PackedBatch& batch,
+                                                const Tensor& losses) {
     if (lane.sums.empty())
       for (const Tensor& parameter : m.parameters)
         lane.sums.push_back(Tensor::zeros(lane_stream, DType::f32, parameter.shape()));
-    return m.chunk_gradients(lane_stream, lane.workspace, batch, {.per_sample = false, .tensors = lane.sums}, nullptr);
+    m.chunk_gradients(lane_stream, lane.workspace, batch, {.per_sample = false, .tensors = lane.sums}, nullptr, losses);
   });
   for (const auto& lane : m.lanes)
     for (std::size_t i = 0; i < lane->sums.size(); ++i) kernels::axpy(*m.stream, 1.0, lane->sums[i], sums[i]);
@@ -410,7 +439,8 @@ HostTensor TextClassifier::logits(Records records) {
 std::int64_t TextClassifier::suggested_micro_batch(std::int64_t tokens) const {
   const Impl& m = *impl_;
   // Two chunks a lane: the lanes' load evens out, and per-sample gradients stay small beside the activations in flight.
-  const std::int64_t for_speed = 2 * chunk_tokens * kernels::lane_count(*m.stream) / std::max<std::int64_t>(1, tokens);
+  const std::int64_t for_speed =
+      2 * m.chunk_tokens * kernels::lane_count(*m.stream) / std::max<std::int64_t>(1, tokens);
   std::int64_t gradient_bytes = 0;
   for (const Tensor& parameter : m.parameters)
     if (parameter.shape().size() == 2) gradient_bytes += static_cast<std::int64_t>(parameter.byte_count());
@@ -420,7 +450,7 @@ std::int64_t TextClassifier::suggested_micro_batch(std::int64_t tokens) const {
 }
 
 std::size_t TextClassifier::peak_workspace_bytes() const {
-  std::size_t total = impl_->results.peak_bytes();
+  std::size_t total = impl_->results.peak_bytes() + impl_->losses.peak_bytes();
   for (const auto& lane : impl_->lanes) {
     total += lane->workspace.peak_bytes();
     for (const Tensor& sum : lane->sums) total += sum.byte_count();

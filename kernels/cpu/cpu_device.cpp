@@ -8,7 +8,6 @@
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/device.h"
-#include "kernels/lanes.h"
 
 namespace trib::kernels {
 namespace {
@@ -59,19 +58,6 @@ class CpuDevice final : public Device {
 Device& cpu_device() {
   static CpuDevice device;
   return device;
-}
-
-// On a CPU every operation is done when its call returns, so a lane's stream is any stream, and the order that
-// for_each_lane promises is that of the calls. Operations inside a lane see that they are in a task and stay serial.
-int lane_count(Stream& stream) {
-  return stream.device().kind() == DeviceKind::cpu ? cpu::ThreadPool::instance().size() : 1;
-}
-
-void for_each_lane(Stream& stream, int count, const std::function<void(Stream&, int)>& body) {
-  cpu::ThreadPool::instance().run(count, [&](int lane) {
-    CpuStream lane_stream(stream.device());
-    body(lane_stream, lane);
-  });
 }
 
 }  // namespace trib::kernels

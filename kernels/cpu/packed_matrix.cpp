@@ -129,7 +129,7 @@ class ProductShape {
   std::unique_ptr<Product> products_[3][std::size(row_blocks)];
 };
 
-class OnednnMatrix final : public PackedMatrix::Impl {
+class OnednnMatrix final : public HostMatrix {
  public:
   OnednnMatrix(const float* weights, std::int64_t k, std::int64_t n, bool transposed, DType type) {
     input_size = k;
@@ -173,8 +173,8 @@ class OnednnMatrix final : public PackedMatrix::Impl {
 
 }  // namespace
 
-std::shared_ptr<const PackedMatrix::Impl> pack_matrix(const float* weights, std::int64_t input_size,
-                                                      std::int64_t output_size, bool transposed, DType compute) {
+std::shared_ptr<const HostMatrix> pack_matrix(const float* weights, std::int64_t input_size, std::int64_t output_size,
+                                              bool transposed, DType compute) {
   return std::make_shared<OnednnMatrix>(weights, input_size, output_size, transposed, compute);
 }
 
@@ -191,7 +191,7 @@ Status supports_compute(DType compute) {
 
 namespace {
 
-class PlainMatrix final : public PackedMatrix::Impl {
+class PlainMatrix final : public HostMatrix {
  public:
   PlainMatrix(const float* weights, std::int64_t k, std::int64_t n, bool transposed)
       : values_(static_cast<std::size_t>(k * n)) {
@@ -215,8 +215,8 @@ class PlainMatrix final : public PackedMatrix::Impl {
 
 }  // namespace
 
-std::shared_ptr<const PackedMatrix::Impl> pack_matrix(const float* weights, std::int64_t input_size,
-                                                      std::int64_t output_size, bool transposed, DType) {
+std::shared_ptr<const HostMatrix> pack_matrix(const float* weights, std::int64_t input_size, std::int64_t output_size,
+                                              bool transposed, DType) {
   return std::make_shared<PlainMatrix>(weights, input_size, output_size, transposed);
 }
 

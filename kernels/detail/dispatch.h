@@ -8,13 +8,20 @@
 
 namespace trib::kernels::detail {
 
-template <typename CpuImplementation>
-void dispatch(Stream& stream, CpuImplementation&& cpu) {
+#ifdef TRIB_HAS_CUDA
+inline constexpr bool has_cuda = true;
+#else
+inline constexpr bool has_cuda = false;
+#endif
+
+// Without CUDA the second implementation is compiled but never emitted, so nothing of it is needed to link.
+template <typename CpuImplementation, typename CudaImplementation>
+void dispatch(Stream& stream, CpuImplementation&& cpu, [[maybe_unused]] CudaImplementation&& cuda) {
   switch (stream.device().kind()) {
     case DeviceKind::cpu:
       return cpu();
     case DeviceKind::cuda:
-      break;
+      if constexpr (has_cuda) return cuda();
   }
   throw std::logic_error("this operation has no implementation for " + stream.device().name());
 }

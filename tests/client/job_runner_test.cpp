@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "kernels/device.h"
 #include "tests/client/site_fixture.h"
 
 namespace trib::client {
@@ -119,6 +120,47 @@ TEST_F(JobRunnerTest, ChargesBeforeItTrains) {
   EXPECT_TRUE(was_charged);
   EXPECT_EQ(charges(), 1);
   EXPECT_EQ(ledger_->entries()[0].charge.mechanism.steps, behaviour_->steps);
+}
+
+// A GPU that has fallen off its bus: every later use of it fails.
+class LostDevice final : public kernels::Device {
+ public:
+  kernels::DeviceKind kind() const override { return cpu().kind(); }
+  std::string name() const override { return "cuda:0"; }
+  std::size_t free_memory() const override { return cpu().free_memory(); }
+  std::unique_ptr<kernels::Stream> make_stream() override { return cpu().make_stream(); }
+  void* allocate(std::size_t bytes) override { return cpu().allocate(bytes); }
+  void deallocate(void* pointer, std::size_t bytes) override { cpu().deallocate(pointer, bytes); }
+  void copy_from_host(kernels::Stream&, void*, const void*, std::size_t) override {}
+  void copy_to_host(kernels::Stream&, void*, const void*, std::size_t) override {}
+  void copy(kernels::Stream&, void*, const void*, std::size_t) override {}
+  void fill_zero(kernels::Stream&, void*, std::size_t) override {}
+  Status check() override { return Error{Errc::unavailable, "cuda:0 cannot be used any more: the device was lost"}; }
+
+ private:
+  static kernels::Device& cpu() { return kernels::cpu_device(); }
+};
+
+TEST_F(JobRunnerTest, ADeviceThatIsLostCostsTheRoundItIsLostInAndNoFurtherOne) {
+  const auto job = runner();
+  behaviour_->at_step = [](std::int64_t step) {
+    if (step == 2) throw FatalError(Error{Errc::unavailable, "CUDA: a product: unspecified launch failure"});
+  };
+  const RoundOutcome lost = job->run_round(1, tensors_of(1), progress_);
+  EXPECT_FALSE(lost.contribution);
+  EXPECT_FALSE(lost.refusal.final);
+  EXPECT_THAT(lost.refusal.reason, HasSubstr("its charge stays"));
+  EXPECT_THAT(lost.refusal.detail, HasSubstr("unspecified launch failure"));
+  EXPECT_EQ(charges(), 1);
+
+  LostDevice device;
+  site_.device = &device;
+  const auto next = runner();
+  const RoundOutcome refused = next->run_round(2, tensors_of(1), progress_);
+  EXPECT_FALSE(refused.contribution);
+  EXPECT_THAT(refused.refusal.reason, HasSubstr("the device was lost"));
+  EXPECT_EQ(behaviour_->trained, 1);
+  EXPECT_EQ(charges(), 1);
 }
 
 TEST_F(JobRunnerTest, ReturnsWhatItMadeWithTheWeightApplied) {

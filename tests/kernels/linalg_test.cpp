@@ -10,8 +10,15 @@ namespace {
 
 using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-class Linalg : public testing::Test {
+// The aggregator computes on the CPU or on a GPU.
+class Linalg : public testing::TestWithParam<const char*> {
  protected:
+  void SetUp() override {
+    trib::Result<Device*> opened = open_device(GetParam());
+    if (!opened) GTEST_SKIP() << opened.error().message;
+    device = *opened;
+    stream = device->make_stream();
+  }
   Tensor tensor(const Matrix& from, DType dtype = DType::f64) {
     HostTensor host(dtype, {from.rows(), from.cols()});
     for (Eigen::Index i = 0; i < from.size(); ++i) {
@@ -37,7 +44,7 @@ class Linalg : public testing::Test {
     return m;
   }
   Matrix orthonormal(Eigen::Index rows, Eigen::Index columns, unsigned seed) {
-    const Tensor a(cpu_device(), DType::f64, {rows, columns});
+    const Tensor a(*device, DType::f64, {rows, columns});
     random_orthonormal_rows(*stream, RandomKey::from_seed(seed).bytes(), 0, a);
     return eigen(a);
   }
@@ -47,7 +54,7 @@ class Linalg : public testing::Test {
   };
   Result refactorized(const Matrix& b, const Matrix& a, double tolerance = 1e-12, DType dtype = DType::f64) {
     const Refactorization adapter{tensor(b, dtype), tensor(a, dtype),
-                                  Tensor(cpu_device(), DType::f64, {a.rows(), a.rows()})};
+                                  Tensor(*device, DType::f64, {a.rows(), a.rows()})};
     refactorize(*stream, {{adapter}});
     Result result{eigen(adapter.b), eigen(adapter.a), eigen(adapter.rotation)};
     const double size = std::max(1.0, (b * a).norm());
@@ -69,10 +76,13 @@ class Linalg : public testing::Test {
     return result;
   }
 
-  std::unique_ptr<Stream> stream = cpu_device().make_stream();
+  Device* device = nullptr;
+  std::unique_ptr<Stream> stream;
 };
 
-TEST_F(Linalg, RefactorizationHasTheSingularValuesThatEigenFinds) {
+INSTANTIATE_TEST_SUITE_P(On, Linalg, testing::Values("cpu", "cuda"), [](const auto& info) { return info.param; });
+
+TEST_P(Linalg, RefactorizationHasTheSingularValuesThatEigenFinds) {
   const Matrix b = gaussian(40, 8, 1), a = orthonormal(8, 56, 2);
   const Result result = refactorized(b, a);
   const Eigen::VectorXd expected = Eigen::JacobiSVD<Eigen::MatrixXd>(b * a).singularValues().head(8);
@@ -80,17 +90,17 @@ TEST_F(Linalg, RefactorizationHasTheSingularValuesThatEigenFinds) {
   EXPECT_LT((result.rotation * a - result.a).norm(), 1e-12) << "A is rotation·A";
 }
 
-TEST_F(Linalg, RefactorizationServesTallWideAndRankOneShapes) {
+TEST_P(Linalg, RefactorizationServesTallWideAndRankOneShapes) {
   for (auto [m, n, r] :
        {std::array<Eigen::Index, 3>{8, 8, 8}, {256, 1024, 8}, {1024, 256, 16}, {5, 9, 1}, {30, 4, 3}, {100, 64, 64}})
     refactorized(gaussian(m, r, 1), orthonormal(r, n, 2), 1e-11);
 }
 
-TEST_F(Linalg, AnAThatIsNotOrthonormalIsMadeSoFirst) {
+TEST_P(Linalg, AnAThatIsNotOrthonormalIsMadeSoFirst) {
   refactorized(gaussian(20, 4, 1), gaussian(4, 30, 2), 1e-11);
 }
 
-TEST_F(Linalg, ARankDeficientBKeepsTheRowsOfAOrthonormal) {
+TEST_P(Linalg, ARankDeficientBKeepsTheRowsOfAOrthonormal) {
   const Matrix a = orthonormal(6, 30, 3);
   Matrix b = gaussian(20, 2, 4) * gaussian(2, 6, 5);
   EXPECT_LT(refactorized(b, a).b.rightCols(4).norm(), 1e-12);
@@ -100,20 +110,20 @@ TEST_F(Linalg, ARankDeficientBKeepsTheRowsOfAOrthonormal) {
   refactorized(b, a);
 }
 
-TEST_F(Linalg, DependentRowsOfAAreReplacedByOrthonormalOnes) {
+TEST_P(Linalg, DependentRowsOfAAreReplacedByOrthonormalOnes) {
   Matrix a = gaussian(4, 30, 1);
   a.row(2) = 2 * a.row(0);
   a.row(3).setZero();
   refactorized(gaussian(20, 4, 2), a, 1e-11);
 }
 
-TEST_F(Linalg, RowsOfTheNewAStayInTheRowSpaceOfTheOld) {
+TEST_P(Linalg, RowsOfTheNewAStayInTheRowSpaceOfTheOld) {
   const Matrix a = orthonormal(8, 64, 1);
   const Result result = refactorized(gaussian(32, 8, 2), a);
   EXPECT_LT((result.a - result.a * a.transpose() * a).norm(), 1e-12);
 }
 
-TEST_F(Linalg, ScalesFarApartKeepTheirRelativeAccuracy) {
+TEST_P(Linalg, ScalesFarApartKeepTheirRelativeAccuracy) {
   Matrix b = orthonormal(4, 50, 1).transpose();
   const double scales[] = {1e6, 1.0, 1e-6, 1e-12};
   for (Eigen::Index j = 0; j < 4; ++j) b.col(j) *= scales[j];
@@ -124,18 +134,18 @@ TEST_F(Linalg, ScalesFarApartKeepTheirRelativeAccuracy) {
   for (Eigen::Index j = 0; j < 3; ++j) EXPECT_NEAR(norms(j) / scales[j], 1.0, 1e-3) << j;
 }
 
-TEST_F(Linalg, Float32FactorsArePreservedToTheirPrecision) {
+TEST_P(Linalg, Float32FactorsArePreservedToTheirPrecision) {
   refactorized(gaussian(64, 8, 1), orthonormal(8, 48, 2), 1e-6, DType::f32);
 }
 
-TEST_F(Linalg, RefactorizingTwiceChangesNothingMore) {
+TEST_P(Linalg, RefactorizingTwiceChangesNothingMore) {
   const Result once = refactorized(gaussian(64, 8, 1), orthonormal(8, 48, 2));
   const Result twice = refactorized(once.b, once.a);
   EXPECT_LT((twice.b - once.b).norm(), 1e-11);
   EXPECT_LT((twice.a - once.a).norm(), 1e-12);
 }
 
-TEST_F(Linalg, ManyAdaptersGiveWhatEachGivesAlone) {
+TEST_P(Linalg, ManyAdaptersGiveWhatEachGivesAlone) {
   std::vector<Refactorization> together;
   for (unsigned i = 0; i < 4; ++i)
     together.push_back({tensor(gaussian(16 + i, 4, i)), tensor(orthonormal(4, 20, i)), {}});
@@ -148,7 +158,7 @@ TEST_F(Linalg, ManyAdaptersGiveWhatEachGivesAlone) {
   }
 }
 
-TEST_F(Linalg, RefusesWhatIsNotFiniteOrDoesNotFit) {
+TEST_P(Linalg, RefusesWhatIsNotFiniteOrDoesNotFit) {
   Matrix b = gaussian(8, 4, 1);
   b(2, 2) = NAN;
   EXPECT_THROW(refactorize(*stream, {{Refactorization{tensor(b), tensor(orthonormal(4, 8, 1)), {}}}}),
@@ -159,9 +169,9 @@ TEST_F(Linalg, RefusesWhatIsNotFiniteOrDoesNotFit) {
                std::invalid_argument);
 }
 
-TEST_F(Linalg, LqFactorizationGivesBackTheMatrix) {
+TEST_P(Linalg, LqFactorizationGivesBackTheMatrix) {
   const Matrix a = gaussian(5, 17, 1);
-  const Tensor q = tensor(a), lower(cpu_device(), DType::f64, {5, 5});
+  const Tensor q = tensor(a), lower(*device, DType::f64, {5, 5});
   orthonormalize_rows(*stream, q, lower);
   const Matrix l = eigen(lower);
   EXPECT_LT((l * eigen(q) - a).norm(), 1e-12);
@@ -171,24 +181,24 @@ TEST_F(Linalg, LqFactorizationGivesBackTheMatrix) {
   }
 }
 
-TEST_F(Linalg, RandomRowsAreOrthonormalAndOrthogonalToTheGivenOnes) {
-  const Tensor old(cpu_device(), DType::f32, {8, 40}), fresh(cpu_device(), DType::f32, {8, 40});
+TEST_P(Linalg, RandomRowsAreOrthonormalAndOrthogonalToTheGivenOnes) {
+  const Tensor old(*device, DType::f32, {8, 40}), fresh(*device, DType::f32, {8, 40});
   const RandomKey key = RandomKey::from_seed(1);
   random_orthonormal_rows(*stream, key.bytes(), 0, old);
   random_orthonormal_rows(*stream, key.bytes(), 1, fresh, old);
   EXPECT_LT((eigen(fresh) * eigen(fresh).transpose() - Matrix::Identity(8, 8)).norm(), 1e-6);
   EXPECT_LT((eigen(fresh) * eigen(old).transpose()).norm(), 1e-6);
-  EXPECT_THROW(random_orthonormal_rows(*stream, key.bytes(), 2, Tensor(cpu_device(), DType::f32, {33, 40}), old),
+  EXPECT_THROW(random_orthonormal_rows(*stream, key.bytes(), 2, Tensor(*device, DType::f32, {33, 40}), old),
                std::invalid_argument);
 }
 
 // Haar: each entry of a row has mean 0 and variance 1/n, first rows of many draws included.
-TEST_F(Linalg, RandomRowsHaveNoPreferredDirection) {
+TEST_P(Linalg, RandomRowsHaveNoPreferredDirection) {
   constexpr Eigen::Index n = 10;
   constexpr int draws = 4000;
   Eigen::VectorXd mean = Eigen::VectorXd::Zero(n), squares = Eigen::VectorXd::Zero(n);
   for (int draw = 0; draw < draws; ++draw) {
-    const Tensor a(cpu_device(), DType::f64, {2, n});
+    const Tensor a(*device, DType::f64, {2, n});
     random_orthonormal_rows(*stream, RandomKey::from_seed(5).bytes(), static_cast<std::uint64_t>(draw), a);
     const Eigen::VectorXd row = eigen(a).row(0).transpose();
     mean += row / draws;
@@ -198,9 +208,9 @@ TEST_F(Linalg, RandomRowsHaveNoPreferredDirection) {
   EXPECT_LT((squares.array() - 0.1).abs().maxCoeff(), 6 * std::sqrt(2.0 * 0.01 / draws));
 }
 
-TEST_F(Linalg, MultiplyIsTheMatrixProduct) {
+TEST_P(Linalg, MultiplyIsTheMatrixProduct) {
   const Matrix a = gaussian(7, 5, 1), b = gaussian(5, 11, 2);
-  const Tensor c(cpu_device(), DType::f64, {7, 11});
+  const Tensor c(*device, DType::f64, {7, 11});
   multiply(*stream, tensor(a), tensor(b, DType::f64), c);
   EXPECT_LT((eigen(c) - a * b).norm(), 1e-12);
 }

@@ -29,8 +29,26 @@ inline ClassifierConfig golden_config() {
   return config;
 }
 
-inline std::unique_ptr<TextClassifier> load_golden(const ClassifierConfig& config = golden_config()) {
-  return TextClassifier::load(kernels::cpu_device(), golden_directory(), config).value();
+inline std::unique_ptr<TextClassifier> load_golden(const ClassifierConfig& config = golden_config(),
+                                                   kernels::Device& device = kernels::cpu_device()) {
+  return TextClassifier::load(device, golden_directory(), config).value();
+}
+
+// Every device that this build knows; a test is skipped, with the reason, where the machine lacks its device.
+class EachDevice : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    Result<kernels::Device*> opened = kernels::open_device(GetParam());
+    if (!opened) GTEST_SKIP() << opened.error().message;
+    device = *opened;
+  }
+  std::unique_ptr<TextClassifier> load(const ClassifierConfig& config = golden_config()) const {
+    return load_golden(config, *device);
+  }
+  kernels::Device* device = nullptr;
+};
+inline std::string device_name(const testing::TestParamInfo<const char*>& info) {
+  return info.param;
 }
 
 // The golden adapter's tensors under this project's names.

@@ -121,6 +121,35 @@ TEST_P(TrainedTensors, GiveARecordTheSameGradientAloneAsInABatch) {
   }
 }
 
+TEST_P(TrainedTensors, HaveTheSameGradientsOnAGpu) {
+  const auto gpu = kernels::open_device("cuda");
+  if (!gpu) GTEST_SKIP() << gpu.error().message;
+  const auto on_cpu = load_golden(config()), on_gpu = load_golden(config(), **gpu);
+  const TensorMap state = random_state(*on_cpu, 3);
+  on_cpu->set_state(state).value();
+  on_gpu->set_state(state).value();
+  const auto records = some_records();
+  PerSampleGradients expected, actual;
+  const double loss = on_cpu->per_sample_gradients(pointers(records), expected);
+  EXPECT_NEAR(on_gpu->per_sample_gradients(pointers(records), actual), loss, 1e-6 * loss);
+  ASSERT_EQ(actual.tensors.size(), expected.tensors.size());
+  for (std::size_t t = 0; t < expected.tensors.size(); ++t) {
+    std::vector<float> all_expected, all_actual;
+    for (std::int64_t i = 0; i < expected.sample_count; ++i) {
+      const auto row = sample_gradient(on_cpu->stream(), expected.tensors[t], i),
+                 same = sample_gradient(on_gpu->stream(), actual.tensors[t], i);
+      all_expected.insert(all_expected.end(), row.begin(), row.end());
+      all_actual.insert(all_actual.end(), same.begin(), same.end());
+    }
+    EXPECT_LT(relative_error(all_actual, all_expected), 1e-5) << expected.tensors[t].name;
+  }
+  auto sums = zero_sums(*on_cpu), gpu_sums = zero_sums(*on_gpu);
+  on_cpu->summed_gradients(pointers(records), sums);
+  on_gpu->summed_gradients(pointers(records), gpu_sums);
+  for (std::size_t t = 0; t < sums.size(); ++t)
+    EXPECT_LT(relative_error(host(*on_gpu, gpu_sums[t]), host(*on_cpu, sums[t])), 1e-5) << on_cpu->parameter_names()[t];
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Classifier, TrainedTensors,
     testing::Values(Trained{"query_value", {"query", "value"}, false, HeadTraining::out_proj},

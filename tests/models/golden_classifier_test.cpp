@@ -7,9 +7,12 @@ namespace {
 constexpr double fp32_tolerance = 1e-5;
 constexpr double bf16_tolerance = 1e-2;
 
-TEST(GoldenClassifier, GivesTheLogitsAndLossOfTransformersWithoutAnAdapter) {
+using GoldenClassifier = EachDevice;
+INSTANTIATE_TEST_SUITE_P(On, GoldenClassifier, testing::Values("cpu", "cuda"), device_name);
+
+TEST_P(GoldenClassifier, GivesTheLogitsAndLossOfTransformersWithoutAnAdapter) {
   const TensorMap expected = read_safetensors(golden_directory() / "expected.safetensors").value().tensors;
-  auto model = load_golden();
+  auto model = load();
   const auto records = golden_records();
   EXPECT_LT(relative_error(model->logits(pointers(records)).as<float>(), expected.at("logits").as<float>()),
             fp32_tolerance);
@@ -19,18 +22,18 @@ TEST(GoldenClassifier, GivesTheLogitsAndLossOfTransformersWithoutAnAdapter) {
   EXPECT_NEAR(mean_loss, expected.at("loss").as<float>()[0], fp32_tolerance * mean_loss);
 }
 
-TEST(GoldenClassifier, GivesTheLogitsOfPeftWithAnAdapter) {
+TEST_P(GoldenClassifier, GivesTheLogitsOfPeftWithAnAdapter) {
   const TensorMap expected = read_safetensors(golden_directory() / "expected_lora.safetensors").value().tensors;
-  auto model = load_golden();
+  auto model = load();
   model->set_state(golden_adapter_state()).value();
   const auto records = golden_records();
   EXPECT_LT(relative_error(model->logits(pointers(records)).as<float>(), expected.at("logits").as<float>()),
             fp32_tolerance);
 }
 
-TEST(GoldenClassifier, GivesEveryPerSampleGradientOfPeft) {
+TEST_P(GoldenClassifier, GivesEveryPerSampleGradientOfPeft) {
   const TensorMap expected = read_safetensors(golden_directory() / "expected_lora.safetensors").value().tensors;
-  auto model = load_golden();
+  auto model = load();
   model->set_state(golden_adapter_state()).value();
   const auto records = golden_records();
   kernels::PerSampleGradients gradients;
@@ -56,11 +59,11 @@ TEST(GoldenClassifier, GivesEveryPerSampleGradientOfPeft) {
   EXPECT_EQ(compared, std::size_t{10 * 6});
 }
 
-TEST(GoldenClassifier, StaysCloseToPeftInBf16) {
+TEST_P(GoldenClassifier, StaysCloseToPeftInBf16) {
   const TensorMap expected = read_safetensors(golden_directory() / "expected_lora.safetensors").value().tensors;
   ClassifierConfig config = golden_config();
   config.precision = Precision::bf16;
-  auto loaded = TextClassifier::load(kernels::cpu_device(), golden_directory(), config);
+  auto loaded = TextClassifier::load(*device, golden_directory(), config);
   if (!loaded && loaded.error().code == Errc::unsupported) GTEST_SKIP() << loaded.error().message;
   TextClassifier& model = **loaded;
   model.set_state(golden_adapter_state()).value();

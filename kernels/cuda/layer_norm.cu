@@ -1,0 +1,173 @@
+// A warp a row, the row in registers: each value is read and written once.
+#include "kernels/cuda/device_functions.cuh"
+#include "kernels/cuda/operations.h"
+
+namespace trib::kernels::cuda {
+namespace {
+
+constexpr int warps = 4;
+
+struct Forward {
+  Values x, residual, gamma, beta, y, y_narrow, normalized;
+  float* inverse_deviations;
+  float epsilon;
+  std::int64_t rows;
+  int columns;
+  bool aligned;
+};
+
+// `chunks` groups of 4 columns a lane; lane l has columns 4l + 128c …
+template <int chunks>
+__global__ void __launch_bounds__(32 * warps) forward_rows(Forward a) {
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * warps + threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  if (row >= a.rows) return;
+  const std::int64_t start = row * a.columns;
+  float4 h[chunks];
+  float total = 0;
+#pragma unroll
+  for (int c = 0; c < chunks; ++c) h[c] = load4_of_row(a.x, start, 4 * lane + 128 * c, a.columns, a.aligned);
+  if (a.residual.data != nullptr) {
+#pragma unroll
+    for (int c = 0; c < chunks; ++c) {
+      const float4 r = load4_of_row(a.residual, start, 4 * lane + 128 * c, a.columns, a.aligned);
+      h[c].x += r.x, h[c].y += r.y, h[c].z += r.z, h[c].w += r.w;
+    }
+  }
+#pragma unroll
+  for (int c = 0; c < chunks; ++c) total += (h[c].x + h[c].y) + (h[c].z + h[c].w);
+  const float mean = warp_sum(total) / static_cast<float>(a.columns);
+  float squares = 0;
+#pragma unroll
+  for (int c = 0; c < chunks; ++c) {
+    const int left = a.columns - (4 * lane + 128 * c);
+    const float4 d = {h[c].x - mean, h[c].y - mean, h[c].z - mean, h[c].w - mean};
+    if (left > 0) squares += d.x * d.x;
+    if (left > 1) squares += d.y * d.y;
+    if (left > 2) squares += d.z * d.z;
+    if (left > 3) squares += d.w * d.w;
+  }
+  const float variance = warp_sum(squares) / static_cast<float>(a.columns);
+  const float inverse = 1.0f / sqrtf(variance + a.epsilon);
+  if (a.inverse_deviations != nullptr && lane == 0) a.inverse_deviations[row] = inverse;
+#pragma unroll
+  for (int c = 0; c < chunks; ++c) {
+    const int i = 4 * lane + 128 * c;
+    const float4 unit = {(h[c].x - mean) * inverse, (h[c].y - mean) * inverse, (h[c].z - mean) * inverse,
+                         (h[c].w - mean) * inverse};
+    if (a.normalized.data != nullptr) store4_of_row(a.normalized, start, i, a.columns, a.aligned, unit);
+    const float4 g = load4_of_row(a.gamma, 0, i, a.columns, a.aligned),
+                 b = load4_of_row(a.beta, 0, i, a.columns, a.aligned);
+    const float4 y = {unit.x * g.x + b.x, unit.y * g.y + b.y, unit.z * g.z + b.z, unit.w * g.w + b.w};
+    if (a.y.data != nullptr) store4_of_row(a.y, start, i, a.columns, a.aligned, y);
+    if (a.y_narrow.data != nullptr) store4_of_row(a.y_narrow, start, i, a.columns, a.aligned, y);
+  }
+}
+
+struct Backward {
+  Values dy, normalized, gamma, dx, dx_narrow;
+  const float* inverse_deviations;
+  std::int64_t rows;
+  int columns;
+  bool aligned;
+};
+
+// With g = dy·gamma: dx = (g − mean g − x̂·mean(g·x̂))/deviation.
+template <int chunks>
+__global__ void __launch_bounds__(32 * warps) backward_rows(Backward a) {
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * warps + threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  if (row >= a.rows) return;
+  const std::int64_t start = row * a.columns;
+  float4 g[chunks], unit[chunks];
+  float total = 0, projected = 0;
+#pragma unroll
+  for (int c = 0; c < chunks; ++c) {
+    const int i = 4 * lane + 128 * c;
+    g[c] = load4_of_row(a.dy, start, i, a.columns, a.aligned);
+    unit[c] = load4_of_row(a.normalized, start, i, a.columns, a.aligned);
+  }
+#pragma unroll
+  for (int c = 0; c < chunks; ++c) {
+    const float4 gamma = load4_of_row(a.gamma, 0, 4 * lane + 128 * c, a.columns, a.aligned);
+    g[c].x *= gamma.x, g[c].y *= gamma.y, g[c].z *= gamma.z, g[c].w *= gamma.w;
+    total += (g[c].x + g[c].y) + (g[c].z + g[c].w);
+    projected += (g[c].x * unit[c].x + g[c].y * unit[c].y) + (g[c].z * unit[c].z + g[c].w * unit[c].w);
+  }
+  const float mean = warp_sum(total) / static_cast<float>(a.columns);
+  const float slope = warp_sum(projected) / static_cast<float>(a.columns);
+  const float inverse = a.inverse_deviations[row];
+#pragma unroll
+  for (int c = 0; c < chunks; ++c) {
+    const int i = 4 * lane + 128 * c;
+    const float4 dx = {(g[c].x - mean - unit[c].x * slope) * inverse, (g[c].y - mean - unit[c].y * slope) * inverse,
+                       (g[c].z - mean - unit[c].z * slope) * inverse, (g[c].w - mean - unit[c].w * slope) * inverse};
+    if (a.dx.data != nullptr) store4_of_row(a.dx, start, i, a.columns, a.aligned, dx);
+    if (a.dx_narrow.data != nullptr) store4_of_row(a.dx_narrow, start, i, a.columns, a.aligned, dx);
+  }
+}
+
+// Calls launch(std::integral_constant<int, chunks>) with the smallest number of chunks that holds a row.
+template <typename Launch>
+void with_chunks(int columns, Launch launch) {
+  if (columns <= 128) return launch(std::integral_constant<int, 1>());
+  if (columns <= 256) return launch(std::integral_constant<int, 2>());
+  if (columns <= 512) return launch(std::integral_constant<int, 4>());
+  if (columns <= 768) return launch(std::integral_constant<int, 6>());
+  if (columns <= 1024) return launch(std::integral_constant<int, 8>());
+  if (columns <= 2048) return launch(std::integral_constant<int, 16>());
+  detail::require(columns <= 4096, "layer_norm: rows of more than 4096 columns are not served on a GPU");
+  launch(std::integral_constant<int, 32>());
+}
+
+bool aligned_rows(std::initializer_list<Values> all, std::int64_t columns) {
+  for (const Values& v : all)
+    if (reinterpret_cast<std::uintptr_t>(v.data) % 16 != 0) return false;
+  return columns % 4 == 0;
+}
+
+}  // namespace
+
+void layer_norm(Stream& stream, const Tensor& x, const Tensor& residual, const LayerNormWeights& weights,
+                const Tensor& y, const Tensor& y_bf16, const LayerNormSaved& saved) {
+  Forward a{.x = values(x),
+            .residual = values(residual),
+            .gamma = values(weights.gamma),
+            .beta = values(weights.beta),
+            .y = values(y),
+            .y_narrow = values(y_bf16),
+            .normalized = values(saved.normalized),
+            .inverse_deviations =
+                saved.inverse_deviations.defined() ? RawAccess::data<float>(saved.inverse_deviations) : nullptr,
+            .epsilon = weights.epsilon,
+            .rows = x.element_count() / weights.gamma.element_count(),
+            .columns = static_cast<int>(weights.gamma.element_count()),
+            .aligned = false};
+  if (a.rows == 0) return;
+  a.aligned = aligned_rows({a.x, a.residual, a.gamma, a.beta, a.y, a.y_narrow, a.normalized}, a.columns);
+  with_chunks(a.columns, [&](auto chunks) {
+    forward_rows<chunks.value><<<blocks_for(a.rows, warps), 32 * warps, 0, handle(stream)>>>(a);
+  });
+  check_launch("layer_norm");
+}
+
+void layer_norm_backward(Stream& stream, const Tensor& dy, const LayerNormWeights& weights, const LayerNormSaved& saved,
+                         const Tensor& dx, const Tensor& dx_bf16) {
+  Backward a{.dy = values(dy),
+             .normalized = values(saved.normalized),
+             .gamma = values(weights.gamma),
+             .dx = values(dx),
+             .dx_narrow = values(dx_bf16),
+             .inverse_deviations = RawAccess::data<float>(saved.inverse_deviations),
+             .rows = dy.element_count() / weights.gamma.element_count(),
+             .columns = static_cast<int>(weights.gamma.element_count()),
+             .aligned = false};
+  if (a.rows == 0) return;
+  a.aligned = aligned_rows({a.dy, a.normalized, a.gamma, a.dx, a.dx_narrow}, a.columns);
+  with_chunks(a.columns, [&](auto chunks) {
+    backward_rows<chunks.value><<<blocks_for(a.rows, warps), 32 * warps, 0, handle(stream)>>>(a);
+  });
+  check_launch("layer_norm_backward");
+}
+
+}  // namespace trib::kernels::cuda

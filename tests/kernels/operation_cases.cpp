@@ -1,0 +1,488 @@
+#include "tests/kernels/operation_cases.h"
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <random>
+
+#include "common/random.h"
+#include "kernels/activation.h"
+#include "kernels/attention.h"
+#include "kernels/embedding.h"
+#include "kernels/gemm.h"
+#include "kernels/layer_norm.h"
+#include "kernels/linalg.h"
+#include "kernels/loss.h"
+#include "kernels/per_sample.h"
+
+namespace trib::kernels {
+namespace {
+
+// Tolerances: sums of float32 in another order; results rounded to bfloat16 (half a step is 2⁻⁹ of a value, and two
+// roundings may meet in one result).
+constexpr double exact = 0, f32_rounding = 5e-6, bf16_rounding = 1.2e-2;
+
+std::vector<float> random_values(std::int64_t count, unsigned seed, bool rounded) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (float& value : values) {
+    value = normal(random);
+    if (rounded) value = bfloat16_to_float(float_to_bfloat16(value));
+  }
+  return values;
+}
+
+// Makes tensors. In a narrow case a GPU gets bfloat16 and the CPU the same numbers in float32.
+struct Maker {
+  Stream& stream;
+  bool narrow;
+
+  DType type() const { return narrow && stream.device().kind() == DeviceKind::cuda ? DType::bf16 : DType::f32; }
+  DType compute() const { return narrow ? DType::bf16 : DType::f32; }
+  Tensor wide(Shape shape, unsigned seed, bool rounded = false) const {
+    const std::int64_t count = element_count(shape);
+    return Tensor::from_host(stream, std::span<const float>(random_values(count, seed, rounded)))
+        .reshape(std::move(shape));
+  }
+  Tensor in(Shape shape, unsigned seed) const {
+    const Tensor values = wide(shape, seed, narrow);
+    if (type() == DType::f32) return values;
+    const Tensor rounded(stream.device(), DType::bf16, std::move(shape));
+    to_bf16(stream, values, rounded);
+    return rounded;
+  }
+  // Starts as NaN, so that an element that nothing writes is seen.
+  Tensor out(Shape shape) const { return poisoned(type(), std::move(shape)); }
+  Tensor wide_out(Shape shape) const { return poisoned(DType::f32, std::move(shape)); }
+  Tensor indices(const std::vector<std::int32_t>& values) const {
+    return Tensor::from_host(stream, std::span<const std::int32_t>(values));
+  }
+
+ private:
+  Tensor poisoned(DType dtype, Shape shape) const {
+    const std::vector<float> nan(static_cast<std::size_t>(element_count(shape)), NAN);
+    const Tensor values = Tensor::from_host(stream, std::span<const float>(nan)).reshape(shape);
+    if (dtype == DType::f32) return values;
+    const Tensor narrow_values(stream.device(), dtype, std::move(shape));
+    to_bf16(stream, values, narrow_values);
+    return narrow_values;
+  }
+};
+
+std::string suffix(bool narrow) {
+  return narrow ? "_bf16" : "_f32";
+}
+double width(bool narrow) {
+  return narrow ? 2 : 4;
+}
+std::string by(std::initializer_list<std::int64_t> sizes) {
+  std::string text;
+  for (std::int64_t size : sizes) text.append("_").append(std::to_string(size));
+  return text;
+}
+
+OperationCase gelu_case(std::int64_t count, bool narrow) {
+  return {"gelu_forward_and_backward" + by({count}) + suffix(narrow), narrow ? bf16_rounding : 1e-6, 60.0 * count,
+          6 * width(narrow) * count, [=](Stream& stream) {
+            const Maker make{stream, narrow};
+            const Tensor x = make.in({count}, 1), dy = make.in({count}, 2);
+            const Tensor y = make.out({count}), kept = make.out({count}), dx = make.out({count});
+            return PreparedOperation{[=, &stream] {
+                                       gelu(stream, x, y, kept);
+                                       gelu_backward(stream, dy, kept, dx);
+                                     },
+                                     {y, dx}};
+          }};
+}
+
+OperationCase elementwise_case(std::int64_t count) {
+  return {"tanh_axpy_scale_and_rounding" + by({count}), 1e-6, 20.0 * count, 40.0 * count, [=](Stream& stream) {
+            const Maker make{stream, false};
+            const Tensor x = make.wide({count}, 1), dy = make.wide({count}, 2), start = make.wide({count}, 3);
+            const Tensor y = make.out({count}), dx = make.out({count}), sum = make.out({count});
+            const Tensor narrow(stream.device(), DType::bf16, {count});
+            return PreparedOperation{[=, &stream] {
+                                       tanh(stream, x, y);
+                                       tanh_backward(stream, dy, y, dx);
+                                       sum.copy_from(stream, start);
+                                       axpy(stream, -0.5, x, sum);
+                                       scale(stream, 3.0, sum);
+                                       to_bf16(stream, x, narrow);
+                                     },
+                                     {y, dx, sum, narrow}};
+          }};
+}
+
+OperationCase layer_norm_case(std::int64_t rows, std::int64_t columns, bool narrow) {
+  const double elements = static_cast<double>(rows * columns);
+  return {"layer_norm_forward_and_backward" + by({rows, columns}) + suffix(narrow),
+          narrow ? bf16_rounding : f32_rounding, 20 * elements, elements * (4 + 5 * width(narrow) + 8),
+          [=](Stream& stream) {
+            const Maker make{stream, narrow};
+            const Tensor x = make.in({rows, columns}, 1), residual = make.wide({rows, columns}, 2),
+                         dy = make.wide({rows, columns}, 3);
+            const LayerNormWeights weights{make.wide({columns}, 4), make.wide({columns}, 5), 1e-5f};
+            const Tensor y = make.wide_out({rows, columns}), dx = make.wide_out({rows, columns});
+            const LayerNormSaved saved{make.out({rows, columns}), make.wide_out({rows})};
+            const Tensor y_narrow(stream.device(), DType::bf16, {rows, columns}),
+                dx_narrow(stream.device(), DType::bf16, {rows, columns});
+            return PreparedOperation{[=, &stream] {
+                                       layer_norm(stream, x, residual, weights, y, y_narrow, saved);
+                                       layer_norm_backward(stream, dy, weights, saved, dx, dx_narrow);
+                                     },
+                                     {y, dx, saved.normalized, saved.inverse_deviations}};
+          }};
+}
+
+OperationCase attention_case(const std::string& what, const std::vector<std::int32_t>& lengths, bool first_query_only,
+                             std::int64_t heads, std::int64_t size, bool narrow, bool with_keys = true) {
+  std::vector<std::int32_t> offsets = {0}, query_offsets = {0};
+  double scores = 0;
+  for (std::int32_t length : lengths) {
+    offsets.push_back(offsets.back() + length);
+    query_offsets.push_back(first_query_only ? query_offsets.back() + 1 : offsets.back());
+    scores += static_cast<double>(length) * (first_query_only ? 1 : length) * static_cast<double>(heads);
+  }
+  const std::int64_t t = offsets.back(), rows = query_offsets.back(), d = heads * size;
+  return {"attention_" + what + by({heads, size}) + suffix(narrow),
+          // The sums over a record's tokens cancel: rounding is of terms larger than the result.
+          narrow ? 2.5e-2 : 2e-5,
+          // Two products forward, five backward.
+          14.0 * scores * static_cast<double>(size),
+          width(narrow) * static_cast<double>(d) * (2.0 * (2 * rows + 2 * t) + rows + 2 * t), [=](Stream& stream) {
+            const Maker make{stream, narrow};
+            const Tensor projected = make.in({t, 3 * d}, 1), queries = make.in({rows, d}, 2),
+                         d_output = make.in({rows, d}, 3);
+            AttentionInputs in{.query = first_query_only ? MatrixView(queries) : MatrixView(projected, 0, d),
+                               .keys = {projected, d, d},
+                               .values = {projected, 2 * d, d},
+                               .query_offsets = make.indices(query_offsets),
+                               .key_offsets = make.indices(offsets),
+                               .heads = heads,
+                               .longest = *std::max_element(lengths.begin(), lengths.end())};
+            const Tensor output = make.out({rows, d}), log_sums = make.wide_out({rows, heads});
+            const Tensor dq = make.out({rows, d}), dk = make.out({t, d}), dv = make.out({t, d});
+            return PreparedOperation{
+                [=, &stream] {
+                  attention(stream, in, output, log_sums);
+                  attention_backward(stream, in, log_sums, d_output, dq, with_keys ? MatrixView(dk) : MatrixView(), dv);
+                },
+                with_keys ? std::vector{output, log_sums, dq, dk, dv} : std::vector{output, log_sums, dq, dv}};
+          }};
+}
+
+OperationCase rows_case(std::int64_t rows, std::int64_t columns) {
+  return {"embed_gather_and_scatter" + by({rows, columns}), 1e-6, 0, 40.0 * static_cast<double>(rows * columns),
+          [=](Stream& stream) {
+            const Maker make{stream, false};
+            const Tensor words = make.wide({50, columns}, 1), places = make.wide({20, columns}, 2),
+                         constant = make.wide({columns}, 3), x = make.wide({rows, columns}, 4);
+            std::vector<std::int32_t> tokens, positions, order(static_cast<std::size_t>(rows));
+            for (std::int64_t i = 0; i < rows; ++i) {
+              tokens.push_back(static_cast<std::int32_t>(i * 7 % 50));
+              positions.push_back(static_cast<std::int32_t>(i % 20));
+            }
+            std::iota(order.begin(), order.end(), 0);
+            std::shuffle(order.begin(), order.end(), std::mt19937(5));
+            const Tensor token = make.indices(tokens), position = make.indices(positions), row = make.indices(order);
+            const Tensor embedded = make.out({rows, columns}), gathered = make.out({rows, columns}),
+                         scattered = make.out({rows, columns}), added = make.out({rows, columns}),
+                         filled = make.out({rows, columns}), turned = make.out({columns, rows});
+            return PreparedOperation{[=, &stream] {
+                                       embed(stream, token, words, position, places, constant, embedded);
+                                       gather_rows(stream, x, row, gathered);
+                                       scatter_rows(stream, x, row, scattered);
+                                       fill_rows(stream, constant, filled);
+                                       fill_rows(stream, constant, added);
+                                       scatter_add_rows(stream, x, row, added);
+                                       transpose(stream, x, turned);
+                                     },
+                                     {embedded, gathered, scattered, filled, added, turned}};
+          }};
+}
+
+OperationCase packed_case(std::int64_t t, std::int64_t k, std::int64_t n, bool narrow) {
+  const double products = 2.0 * static_cast<double>(t) * static_cast<double>(k) * static_cast<double>(n);
+  return {"packed_product_both_ways" + by({t, k, n}) + suffix(narrow), narrow ? bf16_rounding : f32_rounding,
+          2 * products, width(narrow) * static_cast<double>(t * k + k * n + t * n) * 2, [=](Stream& stream) {
+            const Maker make{stream, narrow};
+            const Tensor weights = make.wide({n, k}, 1, narrow);
+            // The CPU is the oracle in float32 on the same, rounded, numbers.
+            const auto [forward, backward] = PackedMatrix::both_ways(stream, weights, make.type());
+            const Tensor x = make.in({t, k}, 2), dy = make.in({t, n}, 3), bias = make.in({n}, 4),
+                         start = make.wide({t, k}, 5);
+            const Tensor y = make.out({t, n}), dx = make.wide_out({t, k});
+            return PreparedOperation{[=, &stream] {
+                                       packed_product(stream, x, forward, bias, false, y);
+                                       dx.copy_from(stream, start);
+                                       packed_product(stream, dy, backward, {}, true, dx);
+                                     },
+                                     {y, dx}};
+          }};
+}
+
+OperationCase gelu_product_case(std::int64_t t, std::int64_t d, std::int64_t wide, bool narrow) {
+  const double products = 2.0 * static_cast<double>(t) * static_cast<double>(d) * static_cast<double>(wide);
+  return {"product_through_gelu_both_ways" + by({t, d, wide}) + suffix(narrow), narrow ? bf16_rounding : f32_rounding,
+          2 * products, width(narrow) * static_cast<double>(2 * t * d + 4 * t * wide + 2 * d * wide),
+          [=](Stream& stream) {
+            const Maker make{stream, narrow};
+            const Tensor up = make.wide({wide, d}, 1, narrow), down = make.wide({d, wide}, 2, narrow);
+            scale(stream, 0.5 / std::sqrt(static_cast<double>(d)), up);  // a power of two: nothing is rounded
+            const PackedMatrix forward(stream, up, true, make.type()), backward(stream, down, false, make.type());
+            const Tensor x = make.in({t, d}, 3), dy = make.in({t, d}, 4), bias = make.in({wide}, 5);
+            const Tensor y = make.out({t, wide}), kept = make.out({t, wide}), dx = make.out({t, wide}),
+                         before = make.type() == DType::f32 ? make.wide_out({t, wide}) : Tensor();
+            return PreparedOperation{[=, &stream] {
+                                       packed_product_gelu(stream, x, forward, bias, before, y, kept);
+                                       packed_product_gelu_backward(stream, dy, backward, kept, before, dx);
+                                     },
+                                     {y, dx}};
+          }};
+}
+
+// The thin products of adapters, on views into wider matrices.
+OperationCase thin_case(std::int64_t t, std::int64_t d, std::int64_t rank, bool narrow) {
+  return {"thin_products" + by({t, d, rank}) + suffix(narrow), narrow ? bf16_rounding : f32_rounding,
+          6.0 * static_cast<double>(t * d * rank), width(narrow) * static_cast<double>(4 * t * d), [=](Stream& stream) {
+            const Maker make{stream, narrow};
+            const Tensor x = make.in({t, 3 * d}, 1), a = make.in({d, 2 * rank}, 2), b = make.in({rank, d}, 3),
+                         start = make.in({t, 3 * d}, 4);
+            const Tensor u = make.out({t, 2 * rank}), y = make.out({t, 3 * d}), sum = make.wide_out({d, rank});
+            return PreparedOperation{[=, &stream] {
+                                       matmul(stream, 1.0f, {x, d, d}, a, false, u);
+                                       y.copy_from(stream, start);
+                                       matmul(stream, 0.5f, {u, rank, rank}, b, true, {y, 2 * d, d});
+                                       matmul_transposed(stream, 2.0f, {x, d, d}, {u, rank, rank}, false, sum);
+                                     },
+                                     {u, y, sum}};
+          }};
+}
+
+OperationCase segment_case(const std::string& what, const std::vector<std::int32_t>& lengths, std::int64_t m,
+                           std::int64_t n, bool narrow) {
+  std::vector<std::int32_t> offsets = {0}, rows;
+  for (std::int32_t length : lengths) offsets.push_back(offsets.back() + length);
+  const auto count = static_cast<std::int64_t>(lengths.size());
+  for (std::int64_t i = 0; i < count; ++i) rows.push_back(static_cast<std::int32_t>(count - 1 - i));
+  const std::int64_t t = offsets.back();
+  return {"segment_products_" + what + by({m, n}) + suffix(narrow), f32_rounding, 2.0 * static_cast<double>(t * m * n),
+          width(narrow) * static_cast<double>(t * (m + n)) + 4.0 * static_cast<double>(count * m * n),
+          [=](Stream& stream) {
+            const Maker make{stream, narrow};
+            const Tensor a = make.in({t, m + 2}, 1), b = make.in({t, 2 * n}, 2), offset = make.indices(offsets),
+                         row = make.indices(rows), out = make.wide_out({count, m * n});
+            return PreparedOperation{[=, &stream] {
+                                       segment_products(stream, 2.0f, {a, 2, m}, {b, n, n}, offset, row, out);
+                                     },
+                                     {out}};
+          }};
+}
+
+// Two adapters on the first and last third of a fused layer.
+OperationCase adapter_case(const std::string& what, const std::vector<std::int32_t>& lengths, std::int64_t m,
+                           std::int64_t rank, bool narrow) {
+  std::vector<std::int32_t> offsets = {0}, rows;
+  for (std::int32_t length : lengths) offsets.push_back(offsets.back() + length);
+  const auto count = static_cast<std::int64_t>(lengths.size());
+  for (std::int64_t i = 0; i < count; ++i) rows.push_back(static_cast<std::int32_t>(count - 1 - i));
+  const std::int64_t t = offsets.back();
+  return {"adapter_gradients_" + what + by({m, rank}) + suffix(narrow), narrow ? bf16_rounding : f32_rounding,
+          8.0 * static_cast<double>(t * m * rank),
+          width(narrow) * static_cast<double>(2 * t * (m + 2 * rank)) + 8.0 * static_cast<double>(count * m * rank),
+          [=](Stream& stream) {
+            const Maker make{stream, narrow};
+            const Tensor dy = make.in({t, 3 * m}, 1), u = make.in({t, 2 * rank}, 2), b0 = make.in({m, rank}, 3),
+                         b1 = make.in({m, rank}, 4), offset = make.indices(offsets), row = make.indices(rows);
+            const Tensor out0 = make.wide_out({count, m * rank}), out1 = make.wide_out({count, m * rank}),
+                         du = make.out({t, 2 * rank});
+            const std::vector<AdapterGradient> adapters = {
+                {{dy, 0, m}, {u, 0, rank}, b0, out0, {du, 0, rank}},
+                {{dy, 2 * m, m}, {u, rank, rank}, b1, out1, {du, rank, rank}}};
+            return PreparedOperation{[=, &stream] { adapter_gradients(stream, 0.5f, adapters, offset, row); },
+                                     {out0, out1, du}};
+          }};
+}
+
+// What adapters add to a layer's output.
+OperationCase low_rank_case(std::int64_t t, std::int64_t n, std::int64_t rank, bool narrow) {
+  return {"low_rank_addition" + by({t, n, rank}) + suffix(narrow), narrow ? bf16_rounding : f32_rounding,
+          2.0 * static_cast<double>(t * n * rank), width(narrow) * static_cast<double>(3 * t * n), [=](Stream& stream) {
+            const Maker make{stream, narrow};
+            const Tensor u = make.in({t, rank}, 1), b = make.in({rank, n}, 2), start = make.in({t, n}, 3),
+                         y = make.out({t, n});
+            return PreparedOperation{[=, &stream] {
+                                       y.copy_from(stream, start);
+                                       matmul(stream, 0.5f, u, b, true, y);
+                                     },
+                                     {y}};
+          }};
+}
+
+OperationCase loss_case(std::int64_t count, std::int64_t classes) {
+  return {"cross_entropy" + by({count, classes}), 1e-6, 0, 8.0 * static_cast<double>(count * classes),
+          [=](Stream& stream) {
+            const Maker make{stream, false};
+            const Tensor logits = make.wide({count, classes}, 1);
+            std::vector<std::int32_t> labels;
+            for (std::int64_t i = 0; i < count; ++i) labels.push_back(static_cast<std::int32_t>(i * 5 % classes));
+            const Tensor label = make.indices(labels), losses = make.out({count}), d = make.out({count, classes});
+            return PreparedOperation{[=, &stream] { cross_entropy(stream, logits, label, losses, d); }, {losses, d}};
+          }};
+}
+
+// Norms, factors and the clipped sum over `tensors` materialized gradients of `size` elements and one outer product;
+// one sample's norm is not finite.
+OperationCase clipping_case(std::int64_t samples, std::int64_t tensors, std::int64_t size) {
+  return {"clipping" + by({samples, tensors, size}), f32_rounding, 4.0 * static_cast<double>(samples * tensors * size),
+          8.0 * static_cast<double>(samples * tensors * size), [=](Stream& stream) {
+            const Maker make{stream, false};
+            PerSampleGradients gradients{.sample_count = samples, .tensors = {}};
+            std::vector<Tensor> sums;
+            for (std::int64_t t = 0; t < tensors; ++t) {
+              PerSampleGradient& gradient = gradients.tensors.emplace_back();
+              gradient.shape = {size};
+              auto values = random_values(samples * size, static_cast<unsigned>(t), false);
+              if (t == 0) values[static_cast<std::size_t>(size)] = INFINITY;
+              gradient.values = Tensor::from_host(stream, std::span<const float>(values)).reshape({samples, size});
+              sums.push_back(Tensor::zeros(stream, DType::f32, {size}));
+            }
+            PerSampleGradient& outer = gradients.tensors.emplace_back();
+            outer.shape = {5, 33};
+            outer.output_grads = make.wide({samples, 5}, 100);
+            outer.inputs = make.wide({samples, 33}, 101);
+            sums.push_back(Tensor::zeros(stream, DType::f32, {5, 33}));
+            const Tensor norms = make.out({samples}), factors = make.out({samples}), smooth = make.out({samples});
+            std::vector<Tensor> outputs = sums;
+            outputs.push_back(factors);
+            outputs.push_back(smooth);
+            return PreparedOperation{[=, &stream] {
+                                       for (const Tensor& sum : sums) sum.zero(stream);
+                                       joint_squared_norms(stream, gradients, norms);
+                                       clip_factors(stream, norms, 0.5, ClippingRule::flat, 0.0, factors);
+                                       clip_factors(stream, norms, 0.5, ClippingRule::automatic, 0.01, smooth);
+                                       add_weighted_sum(stream, gradients, factors, sums);
+                                     },
+                                     outputs};
+          }};
+}
+
+OperationCase noise_case(std::int64_t count) {
+  // The same function of the keystream on every device, bit for bit.
+  return {"gaussian_noise" + by({count}), exact, 300.0 * static_cast<double>(count), 8.0 * static_cast<double>(count),
+          [=](Stream& stream) {
+            const Maker make{stream, false};
+            const Tensor start = make.wide({count}, 1), y = make.out({count});
+            const auto key = std::make_shared<RandomKey>(RandomKey::from_seed(3));
+            return PreparedOperation{[=, &stream] {
+                                       y.copy_from(stream, start);
+                                       add_gaussian_noise(stream, 1.5, key->bytes(), 77, 0xffffffff0ULL, y);
+                                     },
+                                     {y}};
+          }};
+}
+
+OperationCase refactorize_case(std::int64_t adapters, std::int64_t m, std::int64_t n, std::int64_t rank) {
+  return {"refactorize" + by({adapters, m, n, rank}), 1e-5, 0, 16.0 * static_cast<double>(adapters * (m + n) * rank),
+          [=](Stream& stream) {
+            const Maker make{stream, false};
+            std::vector<Refactorization> all;
+            std::vector<Tensor> outputs, starts;
+            for (std::int64_t i = 0; i < adapters; ++i) {
+              const auto id = static_cast<std::uint64_t>(i);
+              const Tensor a = make.wide_out({rank, n});
+              random_orthonormal_rows(stream, RandomKey::from_seed(2).bytes(), id, a);
+              starts.push_back(make.wide({m, rank}, static_cast<unsigned>(i)));
+              starts.push_back(make.wide_out({rank, n}));
+              starts.back().copy_from(stream, a);
+              all.push_back(
+                  {.b = make.wide_out({m, rank}), .a = a, .rotation = Tensor::zeros(stream, DType::f64, {rank, rank})});
+              outputs.push_back(all.back().b);
+              outputs.push_back(all.back().a);
+            }
+            return PreparedOperation{[=, &stream] {
+                                       for (std::size_t i = 0; i < all.size(); ++i) {
+                                         all[i].b.copy_from(stream, starts[2 * i]);
+                                         all[i].a.copy_from(stream, starts[2 * i + 1]);
+                                       }
+                                       refactorize(stream, all);
+                                     },
+                                     outputs};
+          }};
+}
+
+}  // namespace
+
+std::vector<OperationCase> test_cases() {
+  std::vector<OperationCase> cases;
+  const std::vector<std::int32_t> lengths = {1, 5, 128, 33, 64, 17, 2, 100}, one = {1}, long_ones = {200, 7, 130, 300};
+  auto adapters = [&](bool narrow) {
+    for (auto [m, rank] : {std::pair{64, 8}, {256, 8}, {64, 4}, {1024, 8}}) {
+      cases.push_back(adapter_case("of_many_lengths", lengths, m, rank, narrow));
+      cases.push_back(adapter_case("of_long_records", long_ones, m, rank, narrow));
+    }
+  };
+  for (bool narrow : {false, true}) {
+    cases.push_back(gelu_case(1003, narrow));
+    for (auto [rows, columns] : {std::pair{37, 64}, {5, 100}, {3, 130}, {9, 768}, {6, 1024}, {2, 2000}, {3, 7}})
+      cases.push_back(layer_norm_case(rows, columns, narrow));
+    for (auto [heads, size] : {std::pair{4, 16}, {2, 20}, {3, 32}, {2, 64}}) {
+      cases.push_back(attention_case("of_many_lengths", lengths, false, heads, size, narrow));
+      cases.push_back(attention_case("of_first_queries", lengths, true, heads, size, narrow));
+      cases.push_back(attention_case("of_long_records", long_ones, false, heads, size, narrow));
+    }
+    cases.push_back(attention_case("without_keys_gradient", lengths, false, 2, 64, narrow, false));
+    cases.push_back(attention_case("of_one_token", one, false, 2, 64, narrow));
+    for (auto [t, k, n] : {std::array{1, 64, 192}, {63, 64, 64}, {200, 256, 1024}, {129, 1024, 256}})
+      cases.push_back(packed_case(t, k, n, narrow));
+    cases.push_back(gelu_product_case(65, 64, 128, narrow));
+    cases.push_back(gelu_product_case(300, 256, 1024, narrow));
+    cases.push_back(thin_case(130, 64, 4, narrow));
+    cases.push_back(thin_case(77, 256, 8, narrow));
+    adapters(narrow);
+    for (auto [t, n, rank] : {std::array{33, 64, 4}, {130, 256, 8}, {64, 1024, 16}, {7, 36, 8}, {9, 30, 8}})
+      cases.push_back(low_rank_case(t, n, rank, narrow));
+    for (auto [m, n] : {std::pair{64, 4}, {256, 8}, {8, 256}, {20, 20}, {33, 3}, {1024, 16}})
+      cases.push_back(segment_case("of_many_lengths", lengths, m, n, narrow));
+  }
+  cases.push_back(packed_case(10, 33, 7, false));
+  cases.push_back(elementwise_case(1003));
+  cases.push_back(rows_case(37, 64));
+  cases.push_back(rows_case(12, 33));
+  cases.push_back(loss_case(37, 2));
+  cases.push_back(loss_case(9, 150));
+  cases.push_back(clipping_case(37, 5, 264));
+  cases.push_back(clipping_case(9, 70, 33));
+  cases.push_back(clipping_case(200, 3, 8192));
+  cases.push_back(noise_case(1000));
+  cases.push_back(noise_case(100'003));
+  cases.push_back(refactorize_case(3, 40, 56, 8));
+  cases.push_back(refactorize_case(2, 64, 64, 1));
+  cases.push_back(refactorize_case(2, 100, 30, 5));
+  cases.push_back(refactorize_case(2, 300, 256, 16));
+  return cases;
+}
+
+std::vector<OperationCase> bench_cases() {
+  constexpr std::int64_t records = 128, length = 128, t = records * length, d = 1024, wide = 4096, rank = 8;
+  const std::vector<std::int32_t> lengths(records, length);
+  return {packed_case(t, d, 3 * d, true),
+          packed_case(t, d, d, true),
+          gelu_product_case(t, d, wide, true),
+          packed_case(t, wide, d, true),
+          gelu_case(t * wide, true),
+          layer_norm_case(t, d, true),
+          attention_case("of_128", lengths, false, 16, 64, true),
+          attention_case("of_512", std::vector<std::int32_t>(32, 512), false, 16, 64, true),
+          thin_case(t, d, rank, true),
+          segment_case("of_128", lengths, d, rank, true),
+          adapter_case("of_128", lengths, d, rank, true),
+          low_rank_case(t, d, rank, true),
+          low_rank_case(t, d, 2 * rank, true),
+          clipping_case(256, 48, d * rank),
+          noise_case(48 * d * rank),
+          refactorize_case(48, d, d, rank)};
+}
+
+}  // namespace trib::kernels
