@@ -191,15 +191,16 @@ class SimulatedSites {
     }
     const std::size_t index = indices_.at(name);
     auto site = std::make_unique<OpenSite>();
-    const privacy::Budget budget{spec_.data_set, options_.site_epsilon.value_or(spec_.privacy.epsilon),
-                                 spec_.privacy.delta};
+    const double asked = spec_.privacy.epsilon + (spec_.site_evaluation.enabled ? spec_.site_evaluation.epsilon : 0.0);
+    const privacy::Budget budget{spec_.data_set, options_.site_epsilon.value_or(asked), spec_.privacy.delta};
     const fs::path home = directory_ / name;
     TRIB_TRY(make_directories(home));
     TRIB_ASSIGN(site->ledger, privacy::Ledger::open(home / "ledger.jsonl", {name, signer_}, {budget}, *common_.clock));
     site->site = common_;
     site->site.name = name;
     site->site.ledger = site->ledger.get();
-    site->site.data_sets[spec_.data_set] = {data_[index].file, data_[index].records, budget, !spec_.privacy.enabled};
+    site->site.data_sets[spec_.data_set] = {data_[index].file, data_[index].records, budget, !spec_.privacy.enabled,
+                                            true};
     site->site.random_key = [this, index] {
       return key_of(seed_, sites_stream + (static_cast<std::uint64_t>(round_in_progress_) << 32) + index);
     };

@@ -90,16 +90,17 @@ void add_simulate_command(CLI::App& app, Exit& exit) {
       ->type_name("DIR");
   command->add_option("--export", simulation.export_directory, "Write the model here at the end, as a PEFT adapter")
       ->type_name("DIR");
-  CLI::Option* cap =
-      command->add_option("--site-epsilon", options->site_epsilon, "Each site's own cap [the job's epsilon]")
-          ->check(CLI::Validator(
-              [](const std::string& text) {
-                double epsilon = 0.0;
-                return CLI::detail::lexical_cast(text, epsilon) && epsilon > 0.0
-                           ? std::string()
-                           : "must be a number above 0, and not " + text;
-              },
-              ""));
+  CLI::Option* cap = command
+                         ->add_option("--site-epsilon", options->site_epsilon,
+                                      "Each site's own cap [the job's epsilon and its evaluations']")
+                         ->check(CLI::Validator(
+                             [](const std::string& text) {
+                               double epsilon = 0.0;
+                               return CLI::detail::lexical_cast(text, epsilon) && epsilon > 0.0
+                                          ? std::string()
+                                          : "must be a number above 0, and not " + text;
+                             },
+                             ""));
   command->add_flag("--json", options->json, "One JSON object on standard output");
   command->callback([options, seed, cap, &exit] {
     if (seed->count() > 0) options->simulation.seed = options->seed;

@@ -1,12 +1,15 @@
 #include "client/job_runner.h"
 
 #include <spdlog/fmt/fmt.h>
+#include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <cmath>
 #include <new>
 
 #include "common/failpoint.h"
 #include "kernels/device.h"
+#include "privacy/accountant.h"
 #include "privacy/session.h"
 
 namespace trib::client {
@@ -184,9 +187,17 @@ JobRunner::Acceptance JobRunner::accept(OfferedJob job, const Site& site) {
   auto charge = (*task)->charge({.job_id = job.id, .round = 1});
   if (!charge) return refuse(final_refusal(charge.error().message));
   if (auto refusal = check_charge(*charge, job, policy->second)) return refuse(std::move(*refusal));
+  std::optional<privacy::Charge> evaluation_charge;
+  if (job.spec.site_evaluation.enabled && policy->second.share_evaluation) {
+    auto evaluation = (*task)->evaluation_charge({.job_id = job.id, .round = 1});
+    if (!evaluation) return refuse(final_refusal(evaluation.error().message));
+    if (auto refusal = check_charge(*evaluation, job, policy->second)) return refuse(std::move(*refusal));
+    evaluation_charge = std::move(*evaluation);
+  }
 
   std::unique_ptr<JobRunner> runner(
       new JobRunner(std::move(job), site, policy->second, std::move(*charge), std::move(*task)));
+  runner->evaluation_charge_ = std::move(evaluation_charge);
   // A job that was charged here before may have contributions to hand over, whatever is left of the budget.
   const bool is_new = site.outbox == nullptr || !runner->has_contributions();
   if (auto refusal = runner->check_budget(); refusal && is_new) return refuse(std::move(*refusal));
@@ -329,6 +340,9 @@ std::variant<OutboxEntry, Refusal> JobRunner::train(std::int64_t round, const Te
                     .weight = contribution->weight(),
                     .is_private = contribution->is_private(),
                     .tensors = contribution->tensors()};
+  if (job_.spec.site_evaluation.enabled) {
+    entry.tensors[tasks::evaluation_tensor] = evaluate(round, broadcast, training_progress);
+  }
   if (const Status sendable = check_contribution(entry); !sendable) {
     Refusal refusal =
         refusal_of_round(fmt::format("training round {} made nothing that can be summed; its charge stays", round));
@@ -341,6 +355,41 @@ std::variant<OutboxEntry, Refusal> JobRunner::train(std::int64_t round, const Te
     }
   }
   return entry;
+}
+
+HostTensor JobRunner::evaluate(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress) {
+  const HostTensor none(DType::f64, {3});
+  if (!evaluation_charge_ || !job_.spec.is_evaluated(round)) return none;
+  privacy::Charge charge = *evaluation_charge_;
+  charge.round = round;
+  const auto leave_out = [&](const Error& error) {
+    spdlog::warn("job {}: round {} is contributed without an evaluation on this site's data: {}", job_.id, round,
+                 error.message);
+    return none;
+  };
+  if (charge.mechanism.kind != privacy::MechanismKind::none) {
+    const privacy::Budget& budget = *policy_.budget;
+    std::int64_t rounds_left = job_.spec.max_participations();
+    for (const privacy::LedgerEntry& entry : site_.ledger->entries())
+      rounds_left -= entry.charge.job == job_.id ? 1 : 0;
+    privacy::Charge training = charge_;
+    training.mechanism.steps *= std::max<std::int64_t>(rounds_left, 0);
+    const double reserved = rounds_left > 0 ? site_.ledger->epsilon_after(job_.spec.data_set, budget.delta, training)
+                                            : site_.ledger->epsilon_spent(job_.spec.data_set, budget.delta);
+    const double cost = privacy::RdpCurve().add(charge.mechanism).epsilon(budget.delta);
+    if (reserved + cost > budget.epsilon) {
+      return leave_out({Errc::over_budget,
+                        fmt::format("it would cost epsilon {:.4g}, and the job's training needs {:.4g} of the cap of "
+                                    "{:.4g}; the site's owner can raise the cap",
+                                    cost, reserved, budget.epsilon)});
+    }
+  }
+  auto session =
+      privacy::PrivacySession::open(*site_.ledger, charge, policy_.allow_non_private, site_.random_key(), *site_.clock);
+  if (!session) return leave_out(session.error());
+  auto counts = task_->evaluate(broadcast, *session, progress);
+  if (!counts) return leave_out(counts.error());
+  return counts->tensors().at(tasks::evaluation_tensor);
 }
 
 Refusal JobRunner::refusal_of_session(const Error& error, std::int64_t round) const {

@@ -6,7 +6,10 @@
 //   2. Charged in the ledger but absent from the outbox means spent: a crash, or an error, came between. Declined.
 //   3. Otherwise the charge for all planned steps is on disk before the first record is read (PrivacySession::open);
 //      over the cap of the site's own configuration it is declined, for this and every later round.
-//   4. What training made is durable in the outbox before anybody may send it. If that fails (a full disk) the round is
+//   4. Where the job evaluates at sites and the site shares that, the round's evaluation comes after its training,
+//   under
+//      a charge of its own. It is left out, and is zeros in the contribution, rather than spend what later rounds need.
+//   5. What training made is durable in the outbox before anybody may send it. If that fails (a full disk) the round is
 //      declined with the reason; the charge stays.
 // An entry leaves the outbox only when the aggregator says that the round is closed or the job has ended.
 #pragma once
@@ -41,6 +44,7 @@ struct DataSetPolicy {
   std::int64_t declared_records = 0;      // its public size
   std::optional<privacy::Budget> budget;  // the cap; without one every private job is refused
   bool allow_non_private = false;         // whether jobs without differential privacy may train on it
+  bool share_evaluation = false;          // whether noised counts of what a model gets right on it may be sent
 };
 
 // A site as its jobs see it. All pointers outlive every JobRunner.
@@ -135,13 +139,17 @@ class JobRunner {
   bool has_contributions() const;
   std::optional<Refusal> check_budget() const;
   std::variant<OutboxEntry, Refusal> train(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress);
+  // The round's evaluation on the site's own records: noised counts, or zeros where the round is not evaluated, the
+  // site does not share, or its budget does not cover it beside the training that is to come.
+  HostTensor evaluate(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress);
   Refusal refusal_of_session(const Error& error, std::int64_t round) const;
   Status check_contribution(const OutboxEntry& entry) const;
 
   OfferedJob job_;
   const Site& site_;
   const DataSetPolicy& policy_;
-  privacy::Charge charge_;  // of any round: they all cost the same
+  privacy::Charge charge_;                            // of any round: they all cost the same
+  std::optional<privacy::Charge> evaluation_charge_;  // of any evaluation; none: the site takes part in none
   std::unique_ptr<tasks::ClientTask> task_;
   std::atomic<bool> has_constants_{false};
 };

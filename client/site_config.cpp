@@ -57,6 +57,7 @@ DataSetPolicy read_data_set(ConfigReader& config, const std::string& name, const
     config.fail(prefix, fmt::format("{}.records is missing: {}", prefix, records_hint));
   }
   policy.allow_non_private = config.boolean(prefix + ".allow_non_private", false);
+  policy.share_evaluation = config.boolean(prefix + ".share_evaluation", false);
   if (config.has(prefix + ".budget")) {
     privacy::Budget budget;
     budget.data_set = name;
@@ -150,8 +151,11 @@ std::string render_site_config(const SiteConfig& config) {
         "\n[dataset.{}]\n"
         "file = {}\n"
         "records = {}  # the declared size: public, and not counted from the file\n"
-        "allow_non_private = {}  # whether a job without differential privacy may train on this data\n",
-        name, toml_string(policy.file.native()), policy.declared_records, policy.allow_non_private);
+        "allow_non_private = {}  # whether a job without differential privacy may train on this data\n"
+        "share_evaluation = {}  # whether a job may count, with noise and charged, what its model gets right on this "
+        "data\n",
+        name, toml_string(policy.file.native()), policy.declared_records, policy.allow_non_private,
+        policy.share_evaluation);
     if (policy.budget) {
       text += fmt::format(
           "\n# The cap over all jobs together. A round that would pass it is declined.\n"

@@ -182,7 +182,8 @@ Result<std::string> describe_site(const SiteDirectory& directory, bool as_json) 
                         {"records", policy.declared_records},
                         {"charges", charges},
                         {"epsilon_spent", finite_or_null(spent)},
-                        {"allow_non_private", policy.allow_non_private}};
+                        {"allow_non_private", policy.allow_non_private},
+                        {"share_evaluation", policy.share_evaluation}};
     text += fmt::format("data set {}: {} records declared, {} charges", name, policy.declared_records, charges);
     if (policy.budget) {
       object["epsilon_budget"] = policy.budget->epsilon;

@@ -9,14 +9,14 @@
 // Scaling to float and dividing by the expected batch are post-processing.
 //
 // Why the accountant may take it for the continuous Gaussian. Let μ ∈ ℤ^d, ‖μ‖ ≤ Δ/γ, be what a record adds, P the
-// noise and L(x) = P(x − μ)/P(x). As kμ is a lattice point, Σ_x P(x)·L(x)^k = exp((k² − k)‖μ‖²/2s²)·Σ_x P(x − kμ) =
-// exp((k² − k)‖μ‖²/2s²): the continuous value, exactly. The Rényi divergence of the subsampled mechanism at an integer
-// order is a sum of such terms, by the binomial theorem, so it is exactly the continuous one's; x → μ − x maps the
-// lattice to itself, so the order of the neighbours matters as little as there (Mironov, Talwar and Zhang 2019, Theorem
-// 5). At q = 1 this is Canonne, Kamath and Steinke 2020, Theorem 4. At a fractional order the lattice sum differs from
-// the integral by its aliasing terms (Poisson summation): e^{−2π²s²} from the Gaussian, and e^{−2π²s²γ/Δ} from where 1
-// − q + q·L(x) vanishes, at the imaginary distance πs²γ/Δ. Here s ≥ 2^16 and s²γ/Δ = s·noise_multiplier ≥ 2^10: below
-// 10^−8000 of it.
+// noise and L(x) = P(x − μ)/P(x). As jμ is a lattice point, Σ_x P(x)·L(x)^j = exp((j² − j)‖μ‖²/2s²)·Σ_x P(x − jμ) =
+// exp((j² − j)‖μ‖²/2s²): the continuous value, exactly. The Rényi divergence of the subsampled mechanism at an integer
+// order is a sum of such terms, by the binomial theorem, so it is exactly the continuous one's, and largest at ‖μ‖ =
+// Δ/γ; x → μ − x maps the lattice to itself, so the order of the neighbours matters as little as there (Mironov, Talwar
+// and Zhang 2019). At q = 1 it is the bound of Canonne, Kamath and Steinke (2020). At a fractional order the lattice
+// sum differs from the integral by its aliasing terms (Poisson summation): e^{−2π²s²} from the Gaussian, and
+// e^{−2π²s²γ/Δ} from where 1 − q + q·L(x) vanishes, at the imaginary distance πs²γ/Δ. Here s ≥ 2^16 and s²γ/Δ =
+// s·noise_multiplier ≥ 2^10: both are below 10^−8000.
 #pragma once
 
 #include <array>

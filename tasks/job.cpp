@@ -105,6 +105,10 @@ JobSpec read_job_sections(ConfigReader& config) {
   job.seed = static_cast<std::uint64_t>(config.integer("job.seed", {.minimum = 0}, 0));
   job.privacy = read_privacy(config, job.rounds);
   job.selection = read_selection(config, job.privacy);
+  job.site_evaluation.enabled = config.boolean("site_evaluation.enabled", job.site_evaluation.enabled);
+  job.site_evaluation.epsilon =
+      config.number("site_evaluation.epsilon", {.minimum = 0.0, .maximum = 64.0, .exclude_minimum = true},
+                    job.site_evaluation.epsilon);
   job.data_set = config.text("data.set", job.data_set);
   if (job.data_set.empty()) config.fail("data.set", "must name a data set of the sites' configuration");
   job.simulated_sites = config.integer("simulate.sites", {.minimum = 1, .maximum = 1'000'000}, job.simulated_sites);

@@ -44,6 +44,12 @@ struct PrivacySpec {
       0;  // how many rounds a site may take part in: sigma is calibrated for it; 0: all of them
 };
 
+// Counts of what the model gets right on the sites' own records (tasks/site_evaluation.h).
+struct SiteEvaluationSpec {
+  bool enabled = false;
+  double epsilon = 1.0;  // each site's cost of all evaluations of the job, at most, beside privacy.epsilon
+};
+
 struct JobSpec {
   std::string name;
   std::string task;  // registry name: "lora_text"
@@ -52,16 +58,24 @@ struct JobSpec {
   std::uint64_t seed = 0;           // of public randomness only: A_0, the head, selection in simulations
   SelectionSpec selection;
   PrivacySpec privacy;
+  SiteEvaluationSpec site_evaluation;
   std::string data_set = "default";  // the site's name for the data
   std::int64_t simulated_sites = 3;  // sites that `trib simulate` and `trib demo` deal the training file out to
   std::string file_text;             // the whole document with its overrides: what travels and is stored
 
   std::int64_t max_participations() const { return privacy.rounds_per_client > 0 ? privacy.rounds_per_client : rounds; }
+  // Whether this round (1-based) is one of those that are evaluated.
+  bool is_evaluated(std::int64_t round) const { return round % evaluate_every == 0 || round == rounds; }
+  // How many evaluations a site may take part in.
+  std::int64_t max_evaluations() const {
+    const std::int64_t evaluated = rounds / evaluate_every + (rounds % evaluate_every != 0 ? 1 : 0);
+    return evaluated < max_participations() ? evaluated : max_participations();
+  }
 };
 
-// Reads and checks a job file: [job], [selection], [privacy] and the sections of its task, which the registry's
-// definition checks too. Nothing starts from a file that has an error; the error names file, line, key and what is
-// accepted. Relative paths in it are relative to the file.
+// Reads and checks a job file: [job], [selection], [privacy], [site_evaluation] and the sections of its task, which the
+// registry's definition checks too. Nothing starts from a file that has an error; the error names file, line, key and
+// what is accepted. Relative paths in it are relative to the file.
 Result<JobSpec> read_job_file(const std::filesystem::path& path, const std::vector<std::string>& overrides);
 Result<JobSpec> read_job_text(std::string_view text, std::string_view name_for_errors);
 

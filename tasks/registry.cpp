@@ -8,14 +8,6 @@
 
 namespace trib::tasks {
 
-Result<privacy::Charge> ClientTask::evaluation_charge(const RoundPlan&, double) const {
-  return Error{Errc::unsupported, "this task has no evaluation on the sites' own data"};
-}
-
-Result<privacy::Contribution> ClientTask::evaluate(const TensorMap&, privacy::PrivacySession&, Progress&) {
-  return Error{Errc::unsupported, "this task has no evaluation on the sites' own data"};
-}
-
 const std::vector<TaskDefinition>& registered_tasks() {
   static const std::vector<TaskDefinition> tasks = {
       lora_text::definition(),

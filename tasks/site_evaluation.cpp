@@ -5,25 +5,32 @@
 #include <algorithm>
 #include <cmath>
 
+#include "privacy/accountant.h"
+
 namespace trib::tasks {
 
-privacy::Charge evaluation_charge(const std::string& job_id, std::int64_t round, const std::string& data_set,
-                                  std::int64_t declared_records, double target_delta, double noise_multiplier,
-                                  privacy::NoiseKind noise) {
+Result<privacy::Charge> evaluation_charge(const JobSpec& job, const std::string& job_id, std::int64_t round,
+                                          std::int64_t declared_records) {
+  privacy::Charge charge{.job = job_id + ":evaluation",
+                         .round = round,
+                         .data_set = job.data_set,
+                         .declared_records = declared_records,
+                         .target_delta = job.privacy.delta,
+                         .mechanism = {}};
+  privacy::Mechanism& mechanism = charge.mechanism;
+  mechanism.sample_rate = 1.0;
+  mechanism.steps = 1;
+  if (!job.privacy.enabled) {
+    mechanism.kind = privacy::MechanismKind::none;
+    return charge;
+  }
+  TRIB_ASSIGN(
+      mechanism.noise_multiplier,
+      privacy::calibrate_noise_multiplier(job.site_evaluation.epsilon, job.privacy.delta, 1.0, job.max_evaluations()));
   // A little above √3, so that the clip, which leaves room for rounding, shortens no record.
-  const double clip_norm = std::sqrt(3.0) * (1.0 + 2e-5);
-  return {.job = job_id + ":evaluation",
-          .round = round,
-          .data_set = data_set,
-          .declared_records = declared_records,
-          .target_delta = target_delta,
-          .mechanism = {.kind = privacy::MechanismKind::poisson_subsampled_gaussian,
-                        .sample_rate = 1.0,
-                        .noise_multiplier = noise_multiplier,
-                        .clip_norm = clip_norm,
-                        .steps = 1,
-                        .noise = noise,
-                        .clipping = privacy::Clipping::flat}};
+  mechanism.clip_norm = std::sqrt(3.0) * (1.0 + 2e-5);
+  mechanism.noise = job.privacy.noise;
+  return charge;
 }
 
 Result<std::map<std::string, double>> evaluation_metrics(const TensorMap& sum) {

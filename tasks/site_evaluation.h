@@ -7,20 +7,22 @@
 #include "common/result.h"
 #include "common/tensor_map.h"
 #include "privacy/mechanism.h"
+#include "tasks/task.h"
 
 namespace trib::tasks {
 
-// The one tensor of an evaluation's contribution: float64 of three, the sums over the records of 1, of whether the
-// prediction is right, and of min(loss, evaluation_loss_bound)/evaluation_loss_bound. Each is between 0 and 1, so one
-// record moves the sum by at most √3, which is what the noise is scaled to.
-inline constexpr const char* evaluation_tensor = "evaluation";
+// What an evaluation adds to a contribution, as evaluation_tensor: float64 of three, the sums over the site's records
+// of 1, of whether the prediction is right, and of min(loss, evaluation_loss_bound)/evaluation_loss_bound. Each is
+// between 0 and 1 for one record, which so moves the sum by at most √3: what the noise is scaled to. Not multiplied by
+// any weight.
 inline constexpr double evaluation_loss_bound = 4.0;  // e^−4: the probability 0.018 for the right label
 
-// What an evaluation costs: one sum over all records with noise of standard deviation noise_multiplier·√3 on each
-// count. It is charged by itself, under a name that no job has.
-privacy::Charge evaluation_charge(const std::string& job_id, std::int64_t round, const std::string& data_set,
-                                  std::int64_t declared_records, double target_delta, double noise_multiplier,
-                                  privacy::NoiseKind noise);
+// What one evaluation costs a site: one sum over all its records, with noise of standard deviation noise_multiplier·√3
+// on each count, calibrated so that max_evaluations() of them cost site_evaluation.epsilon at privacy.delta. It is
+// charged by itself, under a name that no job has. MechanismKind::none if the job is not private. Calibrates: call it
+// once a job.
+Result<privacy::Charge> evaluation_charge(const JobSpec& job, const std::string& job_id, std::int64_t round,
+                                          std::int64_t declared_records);
 
 // "accuracy", "loss" and "records" of the summed contributions of any number of sites: ratios of noised counts, so
 // accuracy is cut to [0, 1] and loss to [0, evaluation_loss_bound]. Errc::invalid_argument without the tensor, or where

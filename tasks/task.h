@@ -68,6 +68,9 @@ struct SiteContext {
   std::shared_ptr<SharedResources> shared;
 };
 
+// The name of what an evaluation at a site contributes, F64 of 3 (tasks/site_evaluation.h).
+inline constexpr const char* evaluation_tensor = "evaluation";
+
 // The half that runs beside the data.
 class ClientTask {
  public:
@@ -81,12 +84,15 @@ class ClientTask {
                                               privacy::PrivacySession& privacy, Progress& progress) = 0;
 
   // For tasks that can evaluate on the site's own records (tasks/site_evaluation.h); the others answer
-  // Errc::unsupported. What one evaluation costs at this noise: a charge of its own, beside that of the round.
-  virtual Result<privacy::Charge> evaluation_charge(const RoundPlan& plan, double noise_multiplier) const;
+  // Errc::unsupported. What one evaluation costs: a charge of its own, beside that of the round, and the same for all.
+  virtual Result<privacy::Charge> evaluation_charge(const RoundPlan&) const {
+    return Error{Errc::unsupported, "this task has no evaluation on the sites' own data"};
+  }
   // Evaluates the model that `broadcast` describes in a session of that charge: one noised sum (release_sum), which is
-  // all that leaves.
-  virtual Result<privacy::Contribution> evaluate(const TensorMap& broadcast, privacy::PrivacySession& privacy,
-                                                 Progress& progress);
+  // all that leaves, as `evaluation_tensor`.
+  virtual Result<privacy::Contribution> evaluate(const TensorMap& /*broadcast*/, privacy::PrivacySession&, Progress&) {
+    return Error{Errc::unsupported, "this task has no evaluation on the sites' own data"};
+  }
 };
 
 // Numbers about one state on the public test set.
@@ -114,6 +120,7 @@ class ServerTask {
   // What a round sends down: a function of the state.
   virtual Result<TensorMap> broadcast(const TensorMap& state) const = 0;
   virtual TensorSchema broadcast_schema() const = 0;
+  // With `evaluation_tensor` where the job evaluates at sites: sites that do not take part in that send zeros.
   virtual TensorSchema contribution_schema() const = 0;
   // On the public test set; empty metrics if the job names none.
   virtual Result<Evaluation> evaluate(const TensorMap& state, Progress& progress) = 0;

@@ -63,11 +63,8 @@ class ClientHalf final : public ClientTask {
     return privacy.contribute(std::move(trained), static_cast<double>(site_.declared_records));
   }
 
-  Result<privacy::Charge> evaluation_charge(const RoundPlan& plan, double noise_multiplier) const override {
-    privacy::Charge charge = tasks::evaluation_charge(plan.job_id, plan.round, job_.data_set, site_.declared_records,
-                                                      job_.privacy.delta, noise_multiplier, job_.privacy.noise);
-    if (!job_.privacy.enabled) charge.mechanism.kind = privacy::MechanismKind::none;
-    return charge;
+  Result<privacy::Charge> evaluation_charge(const RoundPlan& plan) const override {
+    return tasks::evaluation_charge(job_, plan.job_id, plan.round, site_.declared_records);
   }
 
   Result<privacy::Contribution> evaluate(const TensorMap& broadcast, privacy::PrivacySession& privacy,

@@ -7,6 +7,7 @@
 #include "tasks/lora_text/aggregation.h"
 #include "tasks/lora_text/base_model.h"
 #include "tasks/lora_text/records.h"
+#include "tasks/site_evaluation.h"
 
 namespace trib::tasks::lora_text {
 namespace {
@@ -15,6 +16,7 @@ using models::TokenizedText;
 
 constexpr std::string_view average_prefix = "average.";
 constexpr std::string_view average_rounds = "average.rounds";
+constexpr const char* site_counts = "site_evaluation.counts";  // of the round that made the state, F64 of 3
 
 // `count` records at even distances, so that a file sorted by label still gives every label.
 std::vector<TokenizedText> thin_out(std::vector<TokenizedText> records, std::int64_t limit) {
@@ -39,6 +41,7 @@ class ServerHalf final : public ServerTask {
  public:
   ServerHalf(const JobSpec& job, Config config, std::shared_ptr<SharedModel> model, std::vector<TokenizedText> test_set)
       : config_(std::move(config)),
+        evaluates_at_sites_(job.site_evaluation.enabled),
         model_(std::move(model)),
         test_set_(std::move(test_set)),
         stream_(model_->classifier->stream().device().make_stream()),
@@ -63,6 +66,11 @@ class ServerHalf final : public ServerTask {
       TRIB_ASSIGN(next[name], tensor->to_f32());
     }
     if (config_.average_states > 0.0) TRIB_TRY(add_average(state, next));
+    if (evaluates_at_sites_) {
+      // Zeros where no site took part: the round was not due, or none may share.
+      const HostTensor& counts = sum.total().at(evaluation_tensor);
+      if (counts.as<double>()[0] != 0.0) next[site_counts] = counts;
+    }
     return next;
   }
 
@@ -71,17 +79,31 @@ class ServerHalf final : public ServerTask {
   Result<TensorMap> broadcast(const TensorMap& state) const override {
     TensorMap sent;
     for (const auto& [name, tensor] : state) {
-      if (!name.starts_with(average_prefix)) sent[name] = tensor;
+      if (!name.starts_with(average_prefix) && name != site_counts) sent[name] = tensor;
     }
     TRIB_TRY(sent.check_schema(broadcast_schema()));
     return sent;
   }
 
   TensorSchema broadcast_schema() const override { return lora_text::broadcast_schema(*model_, config_); }
-  TensorSchema contribution_schema() const override { return lora_text::contribution_schema(*model_); }
+  TensorSchema contribution_schema() const override {
+    const TensorSchema trained = lora_text::contribution_schema(*model_);
+    if (!evaluates_at_sites_) return trained;
+    std::vector<TensorSpec> specs = trained.specs();
+    specs.push_back({.name = evaluation_tensor, .dtype = DType::f64, .shape = {3}});
+    return TensorSchema(std::move(specs));
+  }
 
   Result<Evaluation> evaluate(const TensorMap& state, Progress& progress) override {
     Evaluation evaluation;
+    if (state.contains(site_counts)) {
+      TensorMap counts;
+      counts[evaluation_tensor] = state.at(site_counts);
+      // Too few records for their noise: there is nothing to report.
+      if (const auto metrics = evaluation_metrics(counts)) {
+        for (const auto& [name, value] : *metrics) evaluation.metrics["site_" + name] = value;
+      }
+    }
     if (test_set_.empty()) return evaluation;
     const std::lock_guard lock(model_->mutex);
     TRIB_ASSIGN(const Score last, score_state(state, progress));
@@ -153,6 +175,7 @@ class ServerHalf final : public ServerTask {
   }
 
   Config config_;
+  bool evaluates_at_sites_;
   std::shared_ptr<SharedModel> model_;
   std::vector<TokenizedText> test_set_;
   std::vector<std::int32_t> test_labels_;

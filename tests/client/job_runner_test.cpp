@@ -213,6 +213,58 @@ TEST_F(JobRunnerTest, DeclinesForGoodOnceTheCapIsReached) {
   EXPECT_LE(job->epsilon_spent(), 8.0);
 }
 
+// Evaluation on the site's own data.
+class SiteEvaluationTest : public JobRunnerTest {
+ protected:
+  static OfferedJob evaluating_offer() {
+    OfferedJob job = offer();
+    job.spec.rounds = 10;
+    job.spec.evaluate_every = 5;
+    job.spec.site_evaluation.enabled = true;
+    TensorMap contribution = tensors_of(0);
+    contribution[tasks::evaluation_tensor] = HostTensor(DType::f64, {3});
+    job.contribution_schema = contribution.schema();
+    return job;
+  }
+  std::vector<double> counts_of_round(JobRunner& job, std::int64_t round) {
+    const RoundOutcome outcome = job.run_round(round, tensors_of(1), progress_);
+    EXPECT_TRUE(outcome.contribution) << outcome.refusal.detail;
+    const auto counts = outcome.contribution->tensors.at(tasks::evaluation_tensor).as<double>();
+    return {counts.begin(), counts.end()};
+  }
+  const std::vector<double> zeros_{0.0, 0.0, 0.0};
+};
+
+TEST_F(SiteEvaluationTest, HappensOnlyWhereTheSitesOwnConfigurationSharesIt) {
+  const auto job = runner(evaluating_offer());
+  EXPECT_EQ(counts_of_round(*job, 5), zeros_);
+  EXPECT_EQ(behaviour_->evaluated, 0);
+  EXPECT_EQ(charges(), 1);
+}
+
+TEST_F(SiteEvaluationTest, IsChargedByItselfAndSentWithTheRoundsThatAreEvaluated) {
+  site_.data_sets["default"].share_evaluation = true;
+  const auto job = runner(evaluating_offer());
+  EXPECT_EQ(counts_of_round(*job, 4), zeros_);
+  EXPECT_EQ(charges(), 1);
+  EXPECT_EQ(counts_of_round(*job, 5), (std::vector<double>{50.0, 40.0, 5.0})) << "whatever the round's weight";
+  EXPECT_EQ(charges(), 3);
+  EXPECT_TRUE(ledger_->charged("job-1:evaluation", 5, "default"));
+  EXPECT_EQ(counts_of_round(*job, 10), (std::vector<double>{50.0, 40.0, 5.0})) << "the last round";
+  EXPECT_EQ(behaviour_->evaluated, 2);
+}
+
+TEST_F(SiteEvaluationTest, IsLeftOutRatherThanSpendWhatLaterRoundsNeed) {
+  site_.data_sets["default"].share_evaluation = true;
+  behaviour_->evaluation_noise_multiplier = 0.7;  // epsilon 7 or so, which alone is below the cap
+  behaviour_->noise_multiplier = 0.6;
+  behaviour_->steps = 40;
+  const auto job = runner(evaluating_offer());
+  for (std::int64_t round = 1; round <= 10; ++round) EXPECT_EQ(counts_of_round(*job, round), zeros_) << round;
+  EXPECT_EQ(behaviour_->evaluated, 0);
+  EXPECT_EQ(charges(), 10);
+}
+
 TEST_F(JobRunnerTest, HandsOverAFinishedContributionThoughTheBudgetIsUsedUp) {
   behaviour_->noise_multiplier = 0.6;
   std::int64_t round = 1;

@@ -42,6 +42,7 @@ TEST_F(SiteConfigTest, ReadsPathsRelativeToTheFile) {
 TEST_F(SiteConfigTest, AllowsNothingThatIsNotWrittenDown) {
   const auto config = read(std::string(head) + data).value();
   EXPECT_FALSE(config.data_sets.at("default").allow_non_private);
+  EXPECT_FALSE(config.data_sets.at("default").share_evaluation);
   EXPECT_FALSE(config.data_sets.at("default").budget.has_value());
   EXPECT_TRUE(config.budgets().empty());
 }
@@ -103,6 +104,7 @@ TEST_F(SiteConfigTest, ReadsBackWhatItRenders) {
   policy.file = directory_ / "data.tsv";
   policy.declared_records = 123456;
   policy.allow_non_private = true;
+  policy.share_evaluation = true;
   policy.budget = privacy::Budget{.data_set = "letters", .epsilon = 2.25, .delta = 3e-7};
   config.data_sets["letters"] = policy;
   const auto read_back = read(render_site_config(config)).value();
@@ -112,6 +114,7 @@ TEST_F(SiteConfigTest, ReadsBackWhatItRenders) {
   EXPECT_EQ(again.file, policy.file);
   EXPECT_EQ(again.declared_records, 123456);
   EXPECT_TRUE(again.allow_non_private);
+  EXPECT_TRUE(again.share_evaluation);
   EXPECT_EQ(again.budget->epsilon, 2.25);
   EXPECT_EQ(again.budget->delta, 3e-7);
 }

@@ -31,10 +31,12 @@ struct FakeBehaviour {
   double noise_multiplier = 2.0;
   double target_delta = 1e-5;
   std::int64_t steps = 4;
+  double evaluation_noise_multiplier = 20.0;
   std::function<void(std::int64_t step)> at_step;
 
   int made = 0;
   int trained = 0;
+  int evaluated = 0;
   float made_of = 0.0F;  // the broadcast's value
   tasks::SiteContext context;
 };
@@ -78,6 +80,21 @@ class FakeTask final : public tasks::ClientTask {
     }
     if (behaviour_->train_error) return *behaviour_->train_error;
     return session.contribute(tensors_of(behaviour_->made_of + static_cast<float>(plan.round)), 1000.0);
+  }
+  Result<privacy::Charge> evaluation_charge(const tasks::RoundPlan& plan) const override {
+    TRIB_ASSIGN(privacy::Charge charge, this->charge(plan));
+    charge.job += ":evaluation";
+    charge.mechanism.sample_rate = 1.0;
+    charge.mechanism.steps = 1;
+    charge.mechanism.noise_multiplier = behaviour_->evaluation_noise_multiplier;
+    return charge;
+  }
+  Result<privacy::Contribution> evaluate(const TensorMap&, privacy::PrivacySession& session,
+                                         tasks::Progress&) override {
+    ++behaviour_->evaluated;
+    TensorMap counts;
+    counts[tasks::evaluation_tensor] = HostTensor::from_f64({3}, std::vector<double>{50.0, 40.0, 5.0});
+    return session.contribute(std::move(counts), 1.0);
   }
 
  private:

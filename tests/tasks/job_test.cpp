@@ -155,6 +155,21 @@ TEST(JobFile, NoisesOnTheGridAndClipsFlatUnlessItSaysOtherwise) {
               AllOf(HasSubstr("privacy.noise"), HasSubstr("discrete_gaussian"), HasSubstr("float_gaussian")));
 }
 
+TEST(JobFile, EvaluatesAtSitesOnlyWhereItSaysSo) {
+  EXPECT_FALSE(read_job_text(with(""), "job.toml").value().site_evaluation.enabled);
+  JobSpec job = read_job_text(with("[site_evaluation]\nenabled = true\nepsilon = 0.5\n"), "job.toml").value();
+  EXPECT_TRUE(job.site_evaluation.enabled);
+  EXPECT_EQ(job.site_evaluation.epsilon, 0.5);
+  EXPECT_THAT(error_of(with("[site_evaluation]\nepsilon = 0\n")), HasSubstr("site_evaluation.epsilon"));
+  job.rounds = 60, job.evaluate_every = 25;  // rounds 25, 50 and 60
+  EXPECT_EQ(job.max_evaluations(), 3);
+  std::int64_t evaluated = 0;
+  for (std::int64_t round = 1; round <= 60; ++round) evaluated += job.is_evaluated(round) ? 1 : 0;
+  EXPECT_EQ(evaluated, 3);
+  job.privacy.rounds_per_client = 2;
+  EXPECT_EQ(job.max_evaluations(), 2);
+}
+
 TEST(JobFile, AllowsOverSelectionOnlyWithoutPrivacy) {
   EXPECT_THAT(error_of(with("[selection]\nover_selection = 1.5\n")),
               AllOf(HasSubstr("job.toml:10"), HasSubstr("selection.over_selection"), HasSubstr("privacy.enabled")));

@@ -421,13 +421,14 @@ TEST_F(LoraTextTest, KeepsNoAverageWhereTheJobWantsNone) {
 class SiteEvaluation : public LoraTextTest {
  protected:
   // The noised sum of one site of 36 records. Each call is a site and a ledger of its own.
-  TensorMap evaluate_at_site(const std::string& privacy, double noise_multiplier, std::uint64_t seed) {
+  TensorMap evaluate_at_site(const std::string& privacy, std::uint64_t seed) {
     sections_["privacy"] = privacy;
+    sections_["site_evaluation"] = "enabled = true\nepsilon = 2\n";
     const auto server = make_server();
     const auto client = make_client("site-2.tsv", 40);
     EXPECT_TRUE(client->set_constants(server->constants()).ok());
     const TensorMap broadcast = server->broadcast(server->initial_state().value()).value();
-    charge_ = client->evaluation_charge({.job_id = "j1", .round = 2}, noise_multiplier).value();
+    charge_ = client->evaluation_charge({.job_id = "j1", .round = 2}).value();
     const auto ledger =
         privacy::Ledger::in_memory({{.data_set = "default", .epsilon = 1e9, .delta = 1e-5}}, system_clock()).value();
     auto session =
@@ -443,7 +444,7 @@ class SiteEvaluation : public LoraTextTest {
 };
 
 TEST_F(SiteEvaluation, CountsWhatTheModelGetsRightOnTheSitesOwnRecords) {
-  const TensorMap exact = evaluate_at_site("enabled = false\n", 0.0, 1);
+  const TensorMap exact = evaluate_at_site("enabled = false\n", 1);
   EXPECT_EQ(exact.at(evaluation_tensor).as<double>()[0], 36.0);
   // The aggregator's evaluation of the same state on the same records.
   sections_["evaluation"] = "file = \"site-2.tsv\"\n";
@@ -455,22 +456,52 @@ TEST_F(SiteEvaluation, CountsWhatTheModelGetsRightOnTheSitesOwnRecords) {
 }
 
 TEST_F(SiteEvaluation, IsNoisedAndChargedAsOneSumOverAllRecords) {
-  const TensorMap exact = evaluate_at_site("enabled = false\n", 0.0, 1);
+  const TensorMap exact = evaluate_at_site("enabled = false\n", 1);
   double squares = 0.0;
   constexpr int kSeeds = 20;
   for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
-    const TensorMap noised = evaluate_at_site("epsilon = 8\n", 2.0, seed);
+    const TensorMap noised = evaluate_at_site("epsilon = 8\n", seed);
     for (std::size_t i = 0; i < 3; ++i) {
       const double noise = noised.at(evaluation_tensor).as<double>()[i] - exact.at(evaluation_tensor).as<double>()[i];
-      squares += noise * noise / (4.0 * 3.0);
+      squares += noise * noise / (3.0 * std::pow(charge_.mechanism.noise_multiplier, 2));
     }
   }
   EXPECT_NEAR(squares / (3 * kSeeds), 1.0, 0.8);  // chi-square of 60 degrees: more than four deviations
   EXPECT_EQ(charge_.mechanism.sample_rate, 1.0);
   EXPECT_EQ(charge_.mechanism.steps, 1);
-  EXPECT_EQ(charge_.mechanism.noise_multiplier, 2.0);
+  // Six rounds, each evaluated.
+  EXPECT_EQ(charge_.mechanism.noise_multiplier, privacy::calibrate_noise_multiplier(2.0, 1e-5, 1.0, 6).value());
   EXPECT_EQ(charge_.mechanism.noise, privacy::NoiseKind::discrete_gaussian);
   EXPECT_EQ(charge_.declared_records, 40);
+}
+
+TEST_F(SiteEvaluation, IsSummedOverTheSitesAndReportedWithTheRound) {
+  sections_["site_evaluation"] = "enabled = true\n";
+  const auto server = make_server();
+  const TensorMap initial = server->initial_state().value();
+  const TensorSchema schema = server->contribution_schema();
+  // The next state after sites that trained nothing and counted this, each with another weight.
+  const auto after = [&](const TensorMap& state, const std::vector<std::vector<double>>& counts) {
+    Sum sum(schema);
+    double weight = 10.0;
+    for (const std::vector<double>& of_a_site : counts) {
+      TensorMap contribution;
+      for (const TensorSpec& spec : schema.specs()) contribution[spec.name] = HostTensor(spec.dtype, spec.shape);
+      contribution[evaluation_tensor] = HostTensor::from_f64({3}, of_a_site);
+      EXPECT_TRUE(sum.add(contribution, weight *= 3.0).ok());
+    }
+    return server->next_state(state, sum).value();
+  };
+  const TensorMap state = after(initial, {{30.0, 15.0, 6.0}, {0.0, 0.0, 0.0}, {10.0, 9.0, 2.0}});
+  const auto metrics = server->evaluate(state, progress_).value().metrics;
+  EXPECT_DOUBLE_EQ(metrics.at("site_accuracy"), 24.0 / 40.0) << "counts have no weight but their own";
+  EXPECT_DOUBLE_EQ(metrics.at("site_loss"), 4.0 * 8.0 / 40.0);
+  EXPECT_DOUBLE_EQ(metrics.at("site_records"), 40.0);
+  EXPECT_TRUE(metrics.contains("accuracy"));
+  EXPECT_EQ(server->broadcast(state).value().schema(), server->broadcast_schema()) << "the counts stay here";
+  // A round in which no site shared says nothing, least of all what an earlier one said.
+  const TensorMap silent = after(state, {{0.0, 0.0, 0.0}});
+  EXPECT_FALSE(server->evaluate(silent, progress_).value().metrics.contains("site_accuracy"));
 }
 
 TEST(EvaluationMetrics, AreRatiosOfNoisedCountsWithinTheirRanges) {
