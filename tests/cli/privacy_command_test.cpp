@@ -2,11 +2,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
+#include <sstream>
+#include <tuple>
 
 #include "common/net/x509.h"
 #include "privacy/accountant.h"
 #include "privacy/ledger.h"
+#include "privacy/privacy_loss.h"
 #include "privacy/sealed.h"
 #include "tests/cli/trib_process.h"
 
@@ -48,6 +52,66 @@ TEST_F(PrivacyPlan, IsOneJsonObjectWhoseLastEpsilonIsAtMostTheTarget) {
   EXPECT_GT(after.back().to_number<double>(), 5.9) << "noise beyond what the target asks for costs accuracy";
 }
 
+TEST_F(PrivacyPlan, PutsTheTightFigureBesideRdpsForTheSameRounds) {
+  const ProgramResult result = plan({"--records", "2000", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json::object document = one_json_object(result.out);
+  const json::array& after = document.at("after").as_array();
+  ASSERT_EQ(after.size(), 13u) << "now, and each of the twelve rounds";
+  EXPECT_EQ(after[0].at("epsilon_pld").to_number<double>(), 0.0);
+  for (std::size_t round = 1; round < after.size(); ++round) {
+    EXPECT_EQ(after[round].at("rounds").to_number<std::size_t>(), round);
+    EXPECT_LT(after[round].at("epsilon_pld").to_number<double>(), after[round].at("epsilon_rdp").to_number<double>());
+    EXPECT_GT(after[round].at("epsilon_pld").to_number<double>(),
+              after[round - 1].at("epsilon_pld").to_number<double>());
+  }
+  EXPECT_EQ(document.at("cap_needed"), after.back().at("epsilon_rdp"));
+  EXPECT_EQ(document.at("rounds_bought_rdp").to_number<int>(), 12) << "noise was chosen for these rounds and this cap";
+  EXPECT_GT(document.at("rounds_bought_pld").to_number<int>(), 12);
+}
+
+TEST_F(PrivacyPlan, SaysWhatALargerBatchAndFewerRoundsWouldDo) {
+  const json::object document = one_json_object(plan({"--records", "2000", "--json"}).out);
+  const json::array& others = document.at("alternatives").as_array();
+  ASSERT_EQ(others.size(), 2u);
+  const json::object &doubled = others[0].as_object(), &halved = others[1].as_object();
+  const double noise = document.at("noise_multiplier").to_number<double>();
+  EXPECT_EQ(doubled.at("sample_rate").to_number<double>(), 128.0 / 2000.0);
+  EXPECT_GT(doubled.at("noise_multiplier").to_number<double>(), noise);
+  EXPECT_LT(doubled.at("relative_noise_of_mean").to_number<double>(), 1.0);
+  EXPECT_GT(doubled.at("epsilon_at_same_noise").to_number<double>(), 6.0);
+  EXPECT_EQ(halved.at("steps").to_number<int>(), 6);
+  EXPECT_LT(halved.at("noise_multiplier").to_number<double>(), noise);
+  EXPECT_LT(halved.at("epsilon_at_same_noise").to_number<double>(), 6.0);
+}
+
+TEST_F(PrivacyPlan, OfAJobCalibratedByPldNeedsACapAboveItsEpsilon) {
+  const json::object rdp = one_json_object(plan({"--records", "2000", "--json"}).out);
+  const json::object pld =
+      one_json_object(plan({"--records", "2000", "--json", "--set", "privacy.accountant=\"pld\""}).out);
+  EXPECT_EQ(pld.at("accountant").as_string(), "pld");
+  EXPECT_LT(pld.at("noise_multiplier").to_number<double>(), rdp.at("noise_multiplier").to_number<double>());
+  EXPECT_LE(pld.at("after").as_array().back().at("epsilon_pld").to_number<double>(), 6.0);
+  EXPECT_GT(pld.at("cap_needed").to_number<double>(), 6.0);
+  EXPECT_LT(pld.at("rounds_bought_rdp").to_number<int>(), 12) << "a cap of 6 declines its last rounds";
+}
+
+TEST_F(PrivacyPlan, BeginsWithWhatALedgerSaysWasSpent) {
+  const auto ledger = privacy::Ledger::open(directory_ / "ledger.jsonl",
+                                            {{"default", 64.0, 1e-5}, {"other", 64.0, 1e-5}}, system_clock())
+                          .value();
+  const privacy::Mechanism spent{privacy::MechanismKind::poisson_subsampled_gaussian, 0.05, 1.0, 1.0, 10};
+  ledger->charge({"before", 1, "default", 2000, 1e-5, spent}).value();
+  ledger->charge({"elsewhere", 1, "other", 2000, 1e-5, spent}).value();
+  const json::object document =
+      one_json_object(plan({"--records", "2000", "--json", "--cap", "8", "--spent", directory_.path().string()}).out);
+  const json::value& now = document.at("after").at(0);
+  EXPECT_NEAR(now.at("epsilon_rdp").to_number<double>(), privacy::RdpCurve().add(spent).epsilon(1e-5), 1e-12);
+  EXPECT_NEAR(now.at("epsilon_pld").to_number<double>(), privacy::tight_epsilon({&spent, 1}, 1e-5).epsilon, 1e-12);
+  const json::object fresh = one_json_object(plan({"--records", "2000", "--json", "--cap", "8"}).out);
+  EXPECT_LT(document.at("rounds_bought_rdp").to_number<int>(), fresh.at("rounds_bought_rdp").to_number<int>());
+}
+
 TEST_F(PrivacyPlan, GivesASmallerSiteMoreNoise) {
   const auto noise = [&](const char* records) {
     const ProgramResult result = plan({"--records", records, "--json"});
@@ -60,7 +124,13 @@ TEST_F(PrivacyPlan, IsATableForPeople) {
   const ProgramResult result = plan({"--records", "2000"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.out, AllOf(HasSubstr("noise multiplier"), HasSubstr("epsilon 6.00 at delta 1e-05"),
-                                HasSubstr("12 rounds of 1 steps")));
+                                HasSubstr("12 rounds of 1 steps"), HasSubstr("double the batch"),
+                                HasSubstr("half the rounds"), HasSubstr("* tight (pld)   R rdp   - cap")));
+  std::istringstream lines(result.out);
+  for (std::string line; std::getline(lines, line);) {
+    const auto columns = std::count_if(line.begin(), line.end(), [](char c) { return (c & 0xc0) != 0x80; });
+    EXPECT_LE(columns, 80) << line;
+  }
 }
 
 TEST_F(PrivacyPlan, RefusesARecordCountThatIsNotPositiveInOneReadableLine) {
@@ -80,6 +150,98 @@ TEST_F(PrivacyPlan, HasNothingToSayAboutAJobWithoutPrivacy) {
   const ProgramResult result = plan({"--records", "2000", "--set", "privacy.enabled=false"});
   EXPECT_EQ(result.exit_code, 2);
   EXPECT_THAT(result.err, HasSubstr("privacy.enabled = false"));
+}
+
+TEST_F(PrivacyPlan, RefusesACapThatIsNone) {
+  const ProgramResult result = plan({"--records", "2000", "--cap", "-1"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("--cap is -1"), HasSubstr("above 0")));
+}
+
+ProgramResult epsilon_of(const std::string& phases, const std::vector<std::string>& more = {}) {
+  std::vector<std::string> arguments{"privacy", "epsilon", "--phases", phases, "--delta", "1e-5"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return run_trib(arguments);
+}
+
+TEST(PrivacyEpsilon, IsTightUnlessRdpIsAskedFor) {
+  // Row 0 of points.csv: 1.82824 by privacy loss distributions, 2.10137 by RDP.
+  const ProgramResult tight = epsilon_of("0.01:1:1000", {"--json"});
+  ASSERT_EQ(tight.exit_code, 0) << tight.err;
+  const json::object document = one_json_object(tight.out);
+  EXPECT_NEAR(document.at("epsilon").to_number<double>(), 1.8282366679681419, 2e-4);
+  EXPECT_EQ(document.at("epsilon"), document.at("epsilon_pld"));
+  EXPECT_EQ(document.at("pld_method").as_string(), "pld");
+  EXPECT_FALSE(document.at("pld_is_fallback").as_bool());
+  const json::object rdp = one_json_object(epsilon_of("0.01:1:1000", {"--json", "--accountant", "rdp"}).out);
+  EXPECT_NEAR(rdp.at("epsilon").to_number<double>(), 2.1013652716482714, 1e-6);
+}
+
+TEST(PrivacyEpsilon, AddsUpPhasesInAnyOrder) {
+  const json::object one = one_json_object(epsilon_of("0.05:1.3:100,0.01:2:10,1:4:1", {"--json"}).out);
+  const json::object other = one_json_object(epsilon_of("1:4:1,0.05:1.3:1e2,0.01:2:10", {"--json"}).out);
+  EXPECT_EQ(one.at("epsilon"), other.at("epsilon"));
+  EXPECT_EQ(one.at("phases").as_array().size(), 3u);
+}
+
+TEST(PrivacyEpsilon, ShowsBothBoundsToPeople) {
+  const ProgramResult result = epsilon_of("0.01:1:1000");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("epsilon 1.828 at delta 1e-05"), HasSubstr("tight (pld)"), HasSubstr("2.101")));
+}
+
+TEST(PrivacyEpsilon, RefusesAPhaseThatCannotBeAndNamesItsValue) {
+  for (const auto& [phases, what, remedy] :
+       std::vector<std::tuple<std::string, std::string, std::string>>{{"1.5:1:10", "1.5", "at most 1"},
+                                                                      {"0:1:10", "sample rate", "above 0"},
+                                                                      {"0.1:-2:10", "-2", "above 0"},
+                                                                      {"0.1:0:10", "noise multiplier", "above 0"},
+                                                                      {"0.1:1:0", "steps", "at least 1"},
+                                                                      {"0.1:1:2.5", "2.5", "whole number"},
+                                                                      {"0.1:1", "'0.1:1'", "Q:SIGMA:STEPS"},
+                                                                      {"0.1:1:10,", "''", "Q:SIGMA:STEPS"},
+                                                                      {"0.1:one:10", "0.1:one:10", "Q:SIGMA:STEPS"}}) {
+    const ProgramResult result = epsilon_of(phases);
+    EXPECT_EQ(result.exit_code, 2) << phases;
+    EXPECT_THAT(result.err, AllOf(HasSubstr("--phases"), HasSubstr(what), HasSubstr(remedy))) << phases;
+  }
+  const ProgramResult accountant = epsilon_of("0.1:1:10", {"--accountant", "prv"});
+  EXPECT_EQ(accountant.exit_code, 2);
+  EXPECT_THAT(accountant.err, AllOf(HasSubstr("prv"), HasSubstr("pld"), HasSubstr("rdp")));
+  const ProgramResult delta = run_trib({"privacy", "epsilon", "--phases", "0.1:1:10", "--delta", "0"});
+  EXPECT_EQ(delta.exit_code, 2);
+  EXPECT_THAT(delta.err, AllOf(HasSubstr("--delta is 0"), HasSubstr("above 0")));
+}
+
+TEST(PrivacySigma, IsTheLeastNoiseByTheAccountantThatIsAskedFor) {
+  // Row 8 of calibration.csv.
+  const std::vector<std::string> request{"privacy",       "sigma", "--epsilon", "1",    "--delta", "1e-5",
+                                         "--sample-rate", "0.01",  "--steps",   "1000", "--json"};
+  const json::object tight = one_json_object(run_trib(request).out);
+  EXPECT_NEAR(tight.at("noise_multiplier").to_number<double>(), 1.4146308367059055, 1.5e-3);
+  EXPECT_LE(tight.at("epsilon_pld").to_number<double>(), 1.0);
+  EXPECT_GT(tight.at("epsilon_rdp").to_number<double>(), 1.0);
+  std::vector<std::string> by_rdp = request;
+  by_rdp.insert(by_rdp.end(), {"--accountant", "rdp"});
+  const json::object rdp = one_json_object(run_trib(by_rdp).out);
+  EXPECT_NEAR(rdp.at("noise_multiplier").to_number<double>(), 1.5131222419949555, 1e-4);
+  EXPECT_LE(rdp.at("epsilon_rdp").to_number<double>(), 1.0);
+}
+
+TEST(PrivacySigma, RefusesWhatCannotBeAndNamesTheValue) {
+  const auto refused = [](const std::string& epsilon, const std::string& delta, const std::string& rate,
+                          const std::string& steps) {
+    const ProgramResult result =
+        run_trib({"privacy", "sigma", "--epsilon", epsilon, "--delta", delta, "--sample-rate", rate, "--steps", steps});
+    EXPECT_EQ(result.exit_code, 2);
+    return result.err;
+  };
+  EXPECT_THAT(refused("-1", "1e-5", "0.1", "10"), HasSubstr("--epsilon is -1"));
+  EXPECT_THAT(refused("1", "1.5", "0.1", "10"), HasSubstr("--delta is 1.5"));
+  EXPECT_THAT(refused("1", "1e-5", "1.1", "10"), AllOf(HasSubstr("--sample-rate is 1.1"), HasSubstr("at most 1")));
+  EXPECT_THAT(refused("1", "1e-5", "0.1", "0"), AllOf(HasSubstr("--steps is 0"), HasSubstr("at least 1")));
+  EXPECT_THAT(refused("1e-4", "1e-12", "1", "1000000"), HasSubstr("raise epsilon or delta"));
 }
 
 // A site's directory whose ledger has been charged three rounds of one data set and one of another.
