@@ -4,11 +4,11 @@
 #include <boost/json.hpp>
 #include <charconv>
 #include <cmath>
-#include <filesystem>
 #include <functional>
 #include <iostream>
 
 #include "cli/commands.h"
+#include "cli/privacy_figures.h"
 #include "cli/terminal.h"
 #include "privacy/accountant.h"
 #include "privacy/ledger.h"
@@ -25,11 +25,6 @@ using privacy::TightEpsilon;
 
 constexpr std::int64_t kMostRounds = 1'000'000;  // that are looked at
 constexpr std::int64_t kMostRows = 24;           // rounds of which the tight figure is computed
-
-// JSON has no infinity: an unbounded epsilon is null.
-json::value number_or_null(double value) {
-  return std::isfinite(value) ? json::value(value) : json::value(nullptr);
-}
 
 // Epsilon in as many digits as one reads: "3.142", "0.00334".
 std::string format_epsilon(double epsilon) {
@@ -210,10 +205,9 @@ class Budget {
   Budget(const privacy::Mechanism& round, double delta) : round_(round), delta_(delta) {}
 
   Status read(const std::string& path, const std::string& data_set) {
-    const bool is_directory = std::filesystem::is_directory(path);
-    TRIB_ASSIGN(const auto entries, privacy::read_ledger(is_directory ? path + "/ledger.jsonl" : path));
+    TRIB_ASSIGN(const auto entries, privacy::read_ledger(ledger_path(path)));
     for (const auto& entry : entries) {
-      if (entry.charge.data_set != data_set) continue;
+      if (!entry.spends() || entry.charge.data_set != data_set) continue;
       curve_.add(entry.charge.mechanism);
       loss_.add(entry.charge.mechanism);
     }
