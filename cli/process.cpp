@@ -86,14 +86,17 @@ std::optional<int> ChildProcess::poll() {
   return status_;
 }
 
+bool ChildProcess::signal(int number) {
+  return pid_ > 0 && !poll() && kill(pid_, number) == 0;
+}
+
 int ChildProcess::stop(std::chrono::milliseconds grace) {
   if (pid_ < 0) return status_.value_or(0);
   const auto deadline = std::chrono::steady_clock::now() + grace;
-  if (!poll()) kill(pid_, SIGTERM);
+  signal(SIGTERM);
   while (!poll() && std::chrono::steady_clock::now() < deadline)
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  if (!poll()) {
-    kill(pid_, SIGKILL);
+  if (signal(SIGKILL)) {
     int status = 0;
     if (waitpid(pid_, &status, 0) == pid_) status_ = exit_code(status);
   }

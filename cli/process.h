@@ -21,7 +21,9 @@ class ChildProcess {
   ChildProcess& operator=(ChildProcess&& other) noexcept;
   ~ChildProcess();  // stop()
 
-  pid_t pid() const { return pid_; }
+  // Sends a signal to it if it still runs; returns whether it did. (The id of a process that is gone is nobody's, or
+  // another's: so nobody is given it.)
+  bool signal(int number);
   const std::string& program() const { return program_; }
   const std::filesystem::path& log_file() const { return log_file_; }
   // The exit status if it has ended (as waitpid's: 128 + signal for a killed one), without waiting.

@@ -66,7 +66,9 @@ class RunningProgram {
     ::waitpid(pid_, nullptr, 0);
   }
 
-  void interrupt() const { ::kill(pid_, SIGINT); }
+  void interrupt() const {
+    if (pid_ > 0) ::kill(pid_, SIGINT);
+  }
 
   // Whether standard error says `text` within `patience`.
   bool says(const std::string& text, std::chrono::seconds patience) const {

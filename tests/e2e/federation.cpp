@@ -53,7 +53,7 @@ Federation::Federation(const std::map<std::string, std::string>& settings) {
 }
 
 Federation::~Federation() {
-  for (auto& [name, process] : processes_) ::kill(process.pid(), SIGKILL);
+  for (auto& [name, process] : processes_) process.signal(SIGKILL);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ void Federation::start_server(const std::string& failpoint) {
 }
 
 void Federation::kill_server() {
-  ::kill(processes_.at("aggregator").pid(), SIGKILL);
+  processes_.at("aggregator").signal(SIGKILL);
   await_death_of_server();
 }
 
@@ -146,7 +146,7 @@ void Federation::start_site(int site, const std::string& failpoint) {
 }
 
 void Federation::kill_site(int site) {
-  ::kill(processes_.at(name_of(site)).pid(), SIGKILL);
+  processes_.at(name_of(site)).signal(SIGKILL);
   await_death(name_of(site));
 }
 
@@ -159,7 +159,7 @@ int Federation::stop_site(int site) {
 }
 
 void Federation::signal_site(int site, int signal) {
-  ::kill(processes_.at(name_of(site)).pid(), signal);
+  processes_.at(name_of(site)).signal(signal);
 }
 
 std::optional<int> Federation::exit_of(const std::string& process) {
