@@ -167,6 +167,8 @@ class SimulatedSites {
     TRIB_TRY(coordinator.round_reply(name, job, round, {true, "", false, false}));
     client::OutboxEntry& made = *outcome.contribution;
     coordinator.account_bytes(name, job, round, 0, made.tensors.byte_count());
+    if (options_.on_contribution)
+      TRIB_TRY(options_.on_contribution({name, round, *offer_->constants, broadcast, made.tensors, made.weight}));
     return coordinator.contribution(name, job, round, made.weight, made.is_private, std::move(made.tensors));
   }
 
@@ -326,10 +328,12 @@ Result<std::string> run_simulation(const SimulationOptions& options) {
   ChaCha20Random split_random(key_of(seed, split_stream));
   TRIB_ASSIGN(auto data,
               task->split_data(spec, data_directory, spec.simulated_sites, split_random, work.path() / "data"));
+  const auto shared = std::make_shared<tasks::SharedResources>();
+  const tasks::AggregatorContext aggregator{device, options.model_directories, data_directory, shared};
+  if (options.on_data) TRIB_TRY(options.on_data(spec, aggregator, data));
 
   SimulationClock clock;
   ChaCha20Random engine_random(key_of(seed, engine_stream));
-  const auto shared = std::make_shared<tasks::SharedResources>();
   client::Site common;
   common.device = device;
   common.model_directories = options.model_directories;
@@ -344,8 +348,8 @@ Result<std::string> run_simulation(const SimulationOptions& options) {
   server::InlineWorkQueue work_queue;
   server::CoordinatorOptions coordinator_options;
   coordinator_options.noise_seeded = seed.has_value();
-  server::Coordinator coordinator(*store, *state_files, {device, options.model_directories, data_directory, shared},
-                                  clock, engine_random, transport, work_queue, coordinator_options);
+  server::Coordinator coordinator(*store, *state_files, aggregator, clock, engine_random, transport, work_queue,
+                                  coordinator_options);
   TRIB_TRY(coordinator.resume());
   TRIB_ASSIGN(const std::string job, coordinator.submit_job(spec.file_text, options.job_file.string()));
   SimulatedSites sites(options, seed, std::move(common), work.path() / "sites", std::move(data));

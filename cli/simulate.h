@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "common/result.h"
+#include "common/tensor_map.h"
+#include "tasks/task.h"
 
 namespace trib::cli {
 
@@ -21,6 +23,16 @@ struct SimulationProgress {
   std::int64_t step = 0, steps = 0;
   double loss = 0.0;
   std::optional<double> accuracy;  // of the last evaluated round
+};
+
+// What one site hands in, as the aggregator gets it.
+struct SimulatedContribution {
+  const std::string& site;
+  std::int64_t round = 0;
+  const TensorMap& constants;
+  const TensorMap& broadcast;
+  const TensorMap& tensors;  // multiplied by the weight
+  double weight = 0.0;
 };
 
 struct SimulationOptions {
@@ -38,6 +50,13 @@ struct SimulationOptions {
   std::optional<double> site_epsilon;      // each site's budget; none: the job's epsilon
   std::function<void(const SimulationProgress&)> on_progress;
   std::function<bool()> cancelled;  // asked between steps
+  // For audits, asked before the first round: may change the sites' data files and their declared sizes. Sites are
+  // named site-1, site-2, … in the order of `data`.
+  std::function<Status(const tasks::JobSpec& job, const tasks::AggregatorContext& aggregator,
+                       std::vector<tasks::TaskDefinition::SiteData>& data)>
+      on_data;
+  // Sees every contribution before it is summed.
+  std::function<Status(const SimulatedContribution&)> on_contribution;
 };
 
 // Runs the job to its end. The result is the job's report (server/job_report.h) with "simulated", "peak_memory_bytes"

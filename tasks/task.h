@@ -151,6 +151,20 @@ struct Predictions {
   std::map<std::string, double> metrics;
 };
 
+// Records made for `trib privacy audit`, each of which is or is not among a site's records, and what an aggregator that
+// would like to know can tell from what the site sends. Not for sites with real records: canaries spoil a model.
+class Canaries {
+ public:
+  virtual ~Canaries() = default;
+  // Appends those canaries that are `included` to a site's data file, as split_data wrote it.
+  virtual Status add_to(const std::filesystem::path& data_file, const std::vector<bool>& included) const = 0;
+  // One score a canary, finite: the higher, the more `contribution` looks as if the canary had been trained on. All
+  // arguments are what the aggregator has, the contribution as it came (multiplied by `weight`); scores of several
+  // rounds add up.
+  virtual Result<std::vector<double>> score(const TensorMap& constants, const TensorMap& broadcast,
+                                            const TensorMap& contribution, double weight) = 0;
+};
+
 // One entry of the registry. Adding a task adds one, and no line in server/, client/ or cli/.
 struct TaskDefinition {
   std::string name;
@@ -172,6 +186,12 @@ struct TaskDefinition {
                                               std::int64_t sites, RandomSource& random,
                                               const std::filesystem::path& directory)>
       split_data;
+  // For `trib privacy audit`; both may be empty. Overrides ("section.key=value") that make room for `count` canaries in
+  // a job, and then the canaries of that job, drawn from `random`.
+  std::function<Result<std::vector<std::string>>(const JobSpec&, std::int64_t count)> canary_overrides;
+  std::function<Result<std::unique_ptr<Canaries>>(const JobSpec&, const AggregatorContext&, std::int64_t count,
+                                                  RandomSource& random)>
+      make_canaries;
   // Overrides ("section.key=value") that fix at submission what the file leaves to the aggregator's machine, so that
   // every site can tell whether it means the same thing: the SHA-256 of a base model. Also where a file that the
   // aggregator lacks is refused. May be empty.

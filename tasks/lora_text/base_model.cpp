@@ -121,4 +121,16 @@ TensorSchema contribution_schema(const SharedModel& model) {
   return TensorSchema(model.trained);
 }
 
+Status set_classifier(SharedModel& model, const Config& config, const TensorMap& constants,
+                      const TensorMap& broadcast) {
+  if (constants.empty() && !constants_schema(model, config).specs().empty()) {
+    return Error{Errc::invalid_argument, "the constants of the job have to be set before its first round"};
+  }
+  models::TextClassifier& classifier = *model.classifier;
+  TRIB_ASSIGN(TensorMap state, explicit_adapters(classifier.stream(), model.adapters, constants, broadcast));
+  for (const std::string& name : model.trained_head) state[name] = broadcast.at(name);
+  for (const std::string& name : model.frozen_head) state[name] = constants.at(name);
+  return classifier.set_state(state);
+}
+
 }  // namespace trib::tasks::lora_text

@@ -53,4 +53,8 @@ TensorSchema constants_schema(const SharedModel& model, const Config& config);
 TensorSchema broadcast_schema(const SharedModel& model, const Config& config);
 TensorSchema contribution_schema(const SharedModel& model);
 
+// Makes the classifier what a site trains from: head and adapters as `broadcast` and `constants` say. The caller holds
+// the model's lock. Errc::invalid_argument if the job has constants and `constants` is empty.
+Status set_classifier(SharedModel& model, const Config& config, const TensorMap& constants, const TensorMap& broadcast);
+
 }  // namespace trib::tasks::lora_text

@@ -54,7 +54,8 @@ class ClientHalf final : public ClientTask {
     TRIB_TRY(broadcast.check_schema(broadcast_schema(*model_, config_)));
     TRIB_TRY(broadcast.check_finite());
     const std::lock_guard lock(model_->mutex);
-    TRIB_TRY(set_model(broadcast));
+    static const TensorMap none;
+    TRIB_TRY(set_classifier(*model_, config_, constants_ ? *constants_ : none, broadcast));
     TRIB_TRY(take_steps(privacy, progress));
 
     const TensorMap state = model_->classifier->state();
@@ -114,20 +115,6 @@ class ClientHalf final : public ClientTask {
     return static_cast<std::int64_t>(tokens);
   }
 
-  // The classifier as the aggregator has it, head and adapters.
-  Status set_model(const TensorMap& broadcast) {
-    if (!constants_ && !constants_schema(*model_, config_).specs().empty()) {
-      return Error{Errc::invalid_argument, "the constants of the job have to be set before its first round"};
-    }
-    static const TensorMap none;
-    const TensorMap& constants = constants_ ? *constants_ : none;
-    models::TextClassifier& classifier = *model_->classifier;
-    TRIB_ASSIGN(TensorMap state, explicit_adapters(classifier.stream(), model_->adapters, constants, broadcast));
-    for (const std::string& name : model_->trained_head) state[name] = broadcast.at(name);
-    for (const std::string& name : model_->frozen_head) state[name] = constants.at(name);
-    return classifier.set_state(state);
-  }
-
   Status take_steps(privacy::PrivacySession& privacy, Progress& progress) {
     models::TextClassifier& classifier = *model_->classifier;
     const std::vector<kernels::Tensor>& parameters = classifier.parameters();
@@ -143,7 +130,7 @@ class ClientHalf final : public ClientTask {
     };
     const auto update = [&](const std::vector<kernels::Tensor>& gradients) {
       for (std::size_t i = 0; i < parameters.size(); ++i) {
-        kernels::axpy(classifier.stream(), -learning_rate(classifier.parameter_names()[i]), gradients[i],
+        kernels::axpy(classifier.stream(), -learning_rate_of(config_, classifier.parameter_names()[i]), gradients[i],
                       parameters[i]);
       }
     };
@@ -154,12 +141,6 @@ class ClientHalf final : public ClientTask {
       progress.step(step, config_.local_steps, report.mean_loss);
     }
     return {};
-  }
-
-  // Block-LoRA's n up-projections share one gradient, so their sum moves n times as far as each (models/README.md).
-  double learning_rate(std::string_view parameter) const {
-    const double factor = parameter.ends_with(".lora_B") ? static_cast<double>(config_.classifier.adapter.blocks) : 1.0;
-    return config_.learning_rate * factor;
   }
 
   JobSpec job_;

@@ -108,6 +108,11 @@ std::string_view to_string(Algorithm algorithm) {
   return algorithms[static_cast<std::size_t>(algorithm)];
 }
 
+double learning_rate_of(const Config& config, std::string_view parameter) {
+  const double factor = parameter.ends_with(".lora_B") ? static_cast<double>(config.classifier.adapter.blocks) : 1.0;
+  return config.learning_rate * factor;
+}
+
 Config read_config(const JobSpec& job, ConfigReader& config) {
   Config result;
   read_model(config, result);

@@ -53,6 +53,10 @@ struct Config {
   std::int64_t minimum_records = 10;  // of a simulated site
 };
 
+// The learning rate of one trained tensor. Block-LoRA's n up-projections share one gradient, so their sum moves n times
+// as far as each (models/README.md).
+double learning_rate_of(const Config& config, std::string_view parameter);
+
 // Reads [model], [adapter], [training], [data], [evaluation] and [simulate]. Errors wait for config.finish().
 Config read_config(const JobSpec& job, ConfigReader& config);
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "tasks/lora_text/base_model.h"
+#include "tasks/lora_text/canaries.h"
 #include "tasks/lora_text/client_half.h"
 #include "tasks/lora_text/config.h"
 #include "tasks/lora_text/predict.h"
@@ -47,6 +48,8 @@ TaskDefinition definition() {
         return lora_text::round_mechanism(job, config, declared_records);
       },
       .split_data = split_data,
+      .canary_overrides = canary_overrides,
+      .make_canaries = make_canaries,
       .pin = pin_to_aggregator,
       .predict = predict_text,
   };

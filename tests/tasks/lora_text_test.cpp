@@ -14,6 +14,7 @@
 #include "privacy/accountant.h"
 #include "tasks/data/text_table.h"
 #include "tasks/lora_text/base_model.h"
+#include "tasks/lora_text/config.h"
 #include "tasks/lora_text/records.h"
 #include "tasks/site_evaluation.h"
 
@@ -572,6 +573,20 @@ TEST_F(LoraTextTest, PredictsInTheOrderOfTheRowsWhateverTheirLength) {
     EXPECT_NEAR(alone.logits.as<float>()[0], together.logits.as<float>()[2 * i], 1e-5) << rows[i];
     EXPECT_EQ(alone.predicted[0], together.predicted[i]);
   }
+}
+
+TEST_F(LoraTextTest, GivesEveryCanaryALabelOfItsOwnWhateverTheOthersAre) {
+  sections_["model"] = R"(base = "roberta-mini-imdb"
+labels = ["say \"no\"", "back\\slash", "tab\t", "größer"]
+)";
+  std::string text;
+  for (const auto& [name, lines] : sections_) text += "[" + name + "]\n" + lines;
+  write("job.toml", text);
+  const JobSpec plain = read_job_file(directory_ / "job.toml", {}).value();
+  const auto overrides = definition().canary_overrides(plain, 2).value();
+  const JobSpec audited = read_job_file(directory_ / "job.toml", overrides).value();
+  EXPECT_THAT(config_of(audited).value().labels,
+              testing::ElementsAre("say \"no\"", "back\\slash", "tab\t", "größer", "canary-1", "canary-2"));
 }
 
 TEST_F(LoraTextTest, DealsATrainingFileOutToSitesThatCanReadIt) {
