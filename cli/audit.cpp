@@ -80,6 +80,9 @@ class Auditor {
     for (const std::int64_t guesses : numbers_of_guesses) {
       AuditResult::Attempt attempt{privacy::guess_membership(scores_, included_, guesses)};
       attempt.epsilon = privacy::audit_epsilon_lower_bound(attempt.guesses, result.delta, 1.0 - share);
+      attempt.attainable = privacy::audit_epsilon_lower_bound(
+          {attempt.guesses.canaries, attempt.guesses.guesses, attempt.guesses.guesses}, result.delta, 1.0 - share);
+      result.epsilon_attainable = std::max(result.epsilon_attainable, attempt.attainable);
       result.epsilon_lower_bound = std::max(result.epsilon_lower_bound, attempt.epsilon);
       result.attempts.push_back(attempt);
     }

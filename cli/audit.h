@@ -24,7 +24,8 @@ struct AuditOptions {
 struct AuditResult {
   struct Attempt {
     privacy::AuditGuesses guesses;
-    double epsilon = 0.0;  // lower bound
+    double epsilon = 0.0;     // lower bound
+    double attainable = 0.0;  // what it would have been with every guess right
   };
   std::string job, site;
   std::int64_t declared_records = 0, included = 0, contributions = 0;
@@ -33,6 +34,8 @@ struct AuditResult {
   std::vector<Attempt> attempts;
   double epsilon_lower_bound = 0.0;        // the largest of the attempts
   std::optional<double> epsilon_reported;  // by the site's ledger at `delta`; none: the job is not private
+  // The most that this audit could have shown: below the reported epsilon it cannot refute anything.
+  double epsilon_attainable = 0.0;
   bool is_refuted() const { return epsilon_reported && epsilon_lower_bound > *epsilon_reported; }
 };
 

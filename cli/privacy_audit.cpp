@@ -25,7 +25,8 @@ void print_json(const AuditResult& result) {
   for (const auto& attempt : result.attempts)
     attempts.push_back(json::object{{"guesses", attempt.guesses.guesses},
                                     {"correct", attempt.guesses.correct},
-                                    {"epsilon_lower_bound", attempt.epsilon}});
+                                    {"epsilon_lower_bound", attempt.epsilon},
+                                    {"epsilon_attainable", attempt.attainable}});
   json::object out{
       {"job", result.job},
       {"site", result.site},
@@ -40,6 +41,7 @@ void print_json(const AuditResult& result) {
       {"confidence", result.confidence},
       {"delta", result.delta},
       {"epsilon_lower_bound", result.epsilon_lower_bound},
+      {"epsilon_attainable", result.epsilon_attainable},
       {"epsilon_reported", result.epsilon_reported ? json::value(*result.epsilon_reported) : json::value(nullptr)},
       {"refuted", result.is_refuted()}};
   std::cout << json::serialize(out) << "\n";
@@ -56,6 +58,8 @@ void print_table(const AuditResult& result) {
               << " right: epsilon is at least " << format_fixed(attempt.epsilon, 3) << "\n";
   std::cout << "  epsilon, at least    " << format_fixed(result.epsilon_lower_bound, 3) << " at delta " << result.delta
             << ", with confidence " << format_percent(result.confidence) << "\n"
+            << "  could have shown     " << format_fixed(result.epsilon_attainable, 3)
+            << ", had every guess been right: more canaries could show more\n"
             << "  epsilon, reported    "
             << (result.epsilon_reported ? format_fixed(*result.epsilon_reported, 3) + " by the site's ledger"
                                         : std::string("without bound: the job is not private"))
