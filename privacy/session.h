@@ -112,7 +112,7 @@ class PrivacySession {
   // (sample_rate × declared records). An empty sample adds noise and counts. `update` receives the noised mean
   // gradient, one tensor a parameter in their order, valid until it returns, and applies it: post-processing.
   // Errc::limit_exceeded if no planned step is left. A session that is not private takes the same samples and divides
-  // the same way, without clip and noise.
+  // the same way, without noise, and clips only where its mechanism has a clip norm.
   template <typename Record>
   Result<StepReport> dp_sgd_step(kernels::Stream& stream, const RecordStore<Record>& records,
                                  const std::vector<kernels::Tensor>& parameters,
@@ -170,7 +170,7 @@ Result<StepReport> PrivacySession::dp_sgd_step(
   const auto micro_batch = static_cast<std::size_t>(std::max<std::int64_t>(1, functions.micro_batch));
   for (std::size_t first = 0; first < all.size(); first += micro_batch) {
     const auto part = all.subspan(first, std::min(micro_batch, all.size() - first));
-    if (is_private()) {
+    if (charge().mechanism.clip_norm > 0.0) {  // always, where it is private
       loss += functions.per_sample(part, gradients);
       clipped += sum.add_clipped(stream, gradients);
     } else {

@@ -64,7 +64,9 @@ PrivacySpec read_privacy(ConfigReader& config, std::int64_t rounds) {
   spec.epsilon =
       config.number("privacy.epsilon", {.minimum = 0.0, .maximum = 64.0, .exclude_minimum = true}, spec.epsilon);
   spec.delta = config.number("privacy.delta", {.minimum = 0.0, .maximum = 1e-2, .exclude_minimum = true}, spec.delta);
-  spec.clip_norm = config.number("privacy.clip_norm", {.minimum = 1e-9, .maximum = 1e6}, spec.clip_norm);
+  // Without privacy records are clipped only where the file says so: then the job differs in nothing but the noise.
+  spec.clip_norm =
+      config.number("privacy.clip_norm", {.minimum = 1e-9, .maximum = 1e6}, spec.enabled ? spec.clip_norm : 0.0);
   const std::string clipping = config.choice("privacy.clipping", clippings, "flat");
   spec.clipping = clipping == "automatic" ? privacy::Clipping::automatic : privacy::Clipping::flat;
   const std::string noise = config.choice("privacy.noise", noises, "discrete_gaussian");

@@ -36,7 +36,7 @@ struct PrivacySpec {
   bool enabled = true;   // false: the job is not private, and every report says so
   double epsilon = 8.0;  // each site's cost of the whole job, at most
   double delta = 1e-5;
-  double clip_norm = 1.0;
+  double clip_norm = 1.0;  // 0: no clip, which only a job without privacy may have
   privacy::Accountant accountant = privacy::Accountant::rdp;  // by which the noise is chosen; the sites' caps count RDP
   privacy::Clipping clipping = privacy::Clipping::flat;
   privacy::NoiseKind noise = privacy::NoiseKind::discrete_gaussian;

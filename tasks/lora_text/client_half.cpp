@@ -166,8 +166,9 @@ Result<privacy::Mechanism> round_mechanism(const JobSpec& job, const Config& con
     return privacy::Mechanism{.kind = privacy::MechanismKind::none,
                               .sample_rate = static_cast<double>(batch_size) / static_cast<double>(declared_records),
                               .noise_multiplier = 0.0,
-                              .clip_norm = 0.0,
-                              .steps = config.local_steps};
+                              .clip_norm = job.privacy.clip_norm,
+                              .steps = config.local_steps,
+                              .clipping = job.privacy.clipping};
   }
   TRIB_ASSIGN(const privacy::RoundPrivacy plan, privacy::plan_privacy({.epsilon = job.privacy.epsilon,
                                                                        .delta = job.privacy.delta,

@@ -217,6 +217,15 @@ TEST(Step, WithoutPrivacyTheSumIsExactAndDividedByTheExpectedBatch) {
   EXPECT_EQ(report.clipped_fraction, 0.0);
 }
 
+TEST(Step, WithoutPrivacyRecordsAreClippedWhereTheMechanismHasAClipNorm) {
+  TestSession test({MechanismKind::none, 1.0, 0.0, 5.0, 1}, 10);
+  const RecordStore<VectorRecord> records(equal_records(5, {300.0f, -400.0f}));
+  const auto [report, gradient] = step(test.session, records, {2});
+  EXPECT_NEAR(gradient[0], 0.5 * 3.0, 1e-4);
+  EXPECT_NEAR(gradient[1], 0.5 * -4.0, 1e-4);
+  EXPECT_EQ(report.clipped_fraction, 1.0);
+}
+
 TEST(Step, OneKeyInTwoRoundsGivesTwoNoises) {
   ManualClock clock;
   const auto ledger = Ledger::in_memory(budget_of(1e9), clock).value();

@@ -130,6 +130,15 @@ TEST(JobFile, NamesTheAccountantsThereAre) {
                     HasSubstr("pld")));
 }
 
+TEST(JobFile, ClipsWithoutPrivacyOnlyWhereItSaysSo) {
+  const auto clip_norm = [](const std::string& lines) {
+    return read_job_text(with("[privacy]\n" + lines), "job.toml").value().privacy.clip_norm;
+  };
+  EXPECT_EQ(clip_norm(""), 1.0);
+  EXPECT_EQ(clip_norm("enabled = false\n"), 0.0);
+  EXPECT_EQ(clip_norm("enabled = false\nclip_norm = 0.5\n"), 0.5);
+}
+
 TEST(JobFile, KeepsEpsilonDeltaAndClipNormInsideTheirRanges) {
   for (const char* line :
        {"epsilon = 0", "epsilon = 64.5", "epsilon = nan", "delta = 0.0", "delta = 0.02", "delta = -1e-5",
