@@ -54,8 +54,7 @@ class ClientHalf final : public ClientTask {
     TRIB_TRY(broadcast.check_schema(broadcast_schema(*model_, config_)));
     TRIB_TRY(broadcast.check_finite());
     const std::lock_guard lock(model_->mutex);
-    static const TensorMap none;
-    TRIB_TRY(set_classifier(*model_, config_, constants_ ? *constants_ : none, broadcast));
+    TRIB_TRY(set_model(broadcast));
     TRIB_TRY(take_steps(privacy, progress));
 
     const TensorMap state = model_->classifier->state();
@@ -88,6 +87,11 @@ class ClientHalf final : public ClientTask {
   }
 
  private:
+  Status set_model(const TensorMap& broadcast) {
+    static const TensorMap none;
+    return set_classifier(*model_, config_, constants_ ? *constants_ : none, broadcast);
+  }
+
   // What each record adds to an evaluation (tasks/site_evaluation.h). A loss that is not a number counts as the bound.
   void count(std::span<const TokenizedText* const> records, kernels::PerSampleGradients& out) {
     const HostTensor logits = model_->classifier->logits(records);
