@@ -26,6 +26,13 @@ void dispatch(Stream& stream, CpuImplementation&& cpu, [[maybe_unused]] CudaImpl
   throw std::logic_error("this operation has no implementation for " + stream.device().name());
 }
 
+// For an operation that has only its CPU form yet.
+template <typename CpuImplementation>
+void dispatch(Stream& stream, CpuImplementation&& cpu) {
+  if (stream.device().kind() == DeviceKind::cpu) return cpu();
+  throw std::logic_error("this operation has no implementation for " + stream.device().name());
+}
+
 // Contracts of operations: a violation is a bug of the caller.
 inline void require(bool condition, const char* what) {
   if (!condition) throw std::invalid_argument(what);

@@ -15,6 +15,7 @@ int main(int count, char** arguments) {
     return 1;
   }
   const auto stream = (*device)->make_stream();
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a line at a time, also into a file
   std::printf("%s\n%-56s %10s %10s %10s\n", (*device)->name().c_str(), "operation", "us", "TFLOP/s", "GB/s");
   for (const OperationCase& operation : bench_cases()) {
     const PreparedOperation prepared = operation.prepare(*stream);

@@ -98,11 +98,11 @@ OperationCase gelu_case(std::int64_t count, bool narrow) {
 }
 
 OperationCase elementwise_case(std::int64_t count) {
-  return {"tanh_axpy_scale_and_rounding" + by({count}), 1e-6, 20.0 * count, 40.0 * count, [=](Stream& stream) {
+  return {"tanh_axpy_scale_norm_and_rounding" + by({count}), 1e-6, 20.0 * count, 40.0 * count, [=](Stream& stream) {
             const Maker make{stream, false};
             const Tensor x = make.wide({count}, 1), dy = make.wide({count}, 2), start = make.wide({count}, 3);
             const Tensor y = make.out({count}), dx = make.out({count}), sum = make.out({count});
-            const Tensor narrow(stream.device(), DType::bf16, {count});
+            const Tensor narrow(stream.device(), DType::bf16, {count}), norms = make.out({1});
             return PreparedOperation{[=, &stream] {
                                        tanh(stream, x, y);
                                        tanh_backward(stream, dy, y, dx);
@@ -110,8 +110,11 @@ OperationCase elementwise_case(std::int64_t count) {
                                        axpy(stream, -0.5, x, sum);
                                        scale(stream, 3.0, sum);
                                        to_bf16(stream, x, narrow);
+                                       const float norm = static_cast<float>(squared_norm(stream, {x, sum}));
+                                       norms.copy_from(stream,
+                                                       Tensor::from_host(stream, std::span<const float>(&norm, 1)));
                                      },
-                                     {y, dx, sum, narrow}};
+                                     {y, dx, sum, narrow, norms}};
           }};
 }
 
@@ -491,6 +494,7 @@ std::vector<OperationCase> test_cases() {
   }
   cases.push_back(packed_case(10, 33, 7, false));
   cases.push_back(elementwise_case(1003));
+  cases.push_back(elementwise_case(100'000));
   cases.push_back(rows_case(37, 64));
   cases.push_back(rows_case(12, 33));
   cases.push_back(loss_case(37, 2));

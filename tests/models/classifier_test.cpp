@@ -1,6 +1,9 @@
 // Properties of the text classifier that need no outside oracle: gradients are derivatives, batches are sums of
 // records, Block-LoRA is the sum of its blocks, and memory stays within its promise.
 #include <cstdlib>
+#include <limits>
+#include <mutex>
+#include <new>
 
 #include "common/random.h"
 #include "kernels/lanes.h"
@@ -362,6 +365,82 @@ TEST(ClassifierMemory, DoesNotGrowWithTheNumberOfRecordsToClassify) {
   few->logits(pointers(random_records(std::vector<std::size_t>(17 * lanes, 60), 512, 3, 1)));
   many->logits(pointers(random_records(std::vector<std::size_t>(510 * lanes, 60), 512, 3, 1)));
   EXPECT_LT(static_cast<double>(many->peak_workspace_bytes()), 1.1 * static_cast<double>(few->peak_workspace_bytes()));
+}
+
+// The CPU with less memory.
+class SmallDevice final : public kernels::Device {
+ public:
+  kernels::DeviceKind kind() const override { return cpu().kind(); }
+  std::string name() const override { return "a small device"; }
+  std::size_t free_memory() const override { return cpu().free_memory(); }
+  std::unique_ptr<kernels::Stream> make_stream() override { return std::make_unique<SmallStream>(*this); }
+  void* allocate(std::size_t bytes) override {
+    const std::lock_guard lock(mutex_);
+    if (in_use + bytes > limit) throw std::bad_alloc();
+    void* const pointer = cpu().allocate(bytes);
+    in_use += bytes;
+    peak = std::max(peak, in_use);
+    return pointer;
+  }
+  void deallocate(void* pointer, std::size_t bytes) override {
+    const std::lock_guard lock(mutex_);
+    in_use -= bytes;
+    cpu().deallocate(pointer, bytes);
+  }
+  void copy_from_host(kernels::Stream& stream, void* to, const void* from, std::size_t bytes) override {
+    cpu().copy_from_host(stream, to, from, bytes);
+  }
+  void copy_to_host(kernels::Stream& stream, void* to, const void* from, std::size_t bytes) override {
+    cpu().copy_to_host(stream, to, from, bytes);
+  }
+  void copy(kernels::Stream& stream, void* to, const void* from, std::size_t bytes) override {
+    cpu().copy(stream, to, from, bytes);
+  }
+  void fill_zero(kernels::Stream& stream, void* to, std::size_t bytes) override { cpu().fill_zero(stream, to, bytes); }
+
+  std::size_t limit = std::numeric_limits<std::size_t>::max(), in_use = 0, peak = 0;
+
+ private:
+  struct SmallStream final : kernels::Stream {
+    explicit SmallStream(kernels::Device& on) : its_device(on) {}
+    kernels::Device& device() override { return its_device; }
+    void synchronize() override {}
+    kernels::Device& its_device;
+  };
+  static kernels::Device& cpu() { return kernels::cpu_device(); }
+  std::mutex mutex_;
+};
+
+TEST(ClassifierMemory, ADeviceThatRunsOutGivesTheSameGradientsInSmallerChunks) {
+  SmallDevice device;
+  PerSampleGradients expected, actual;
+  const auto measured = load_golden(golden_config(), device);
+  const auto lanes = static_cast<std::size_t>(kernels::lane_count(measured->stream()));
+  const auto records = random_records(std::vector<std::size_t>(75 * lanes, 40), 512, 3, 1);
+  const auto last = static_cast<std::int64_t>(records.size()) - 1;
+  const std::size_t loaded = device.in_use;
+  const double loss = measured->per_sample_gradients(pointers(records), expected);
+  std::vector<std::vector<float>> rows;
+  for (const auto& gradient : expected.tensors) rows.push_back(sample_gradient(measured->stream(), gradient, last));
+  auto sums = zero_sums(*measured);
+  measured->summed_gradients(pointers(records), sums);
+  const std::size_t needed = device.peak - loaded;
+
+  // A second model beside it, with two fifths of what the first one took for itself.
+  const auto model = load_golden(golden_config(), device);
+  device.limit = device.in_use + needed * 2 / 5;
+  EXPECT_NEAR(model->per_sample_gradients(pointers(records), actual), loss, 1e-6 * loss);
+  EXPECT_EQ(actual.sample_count, last + 1);
+  for (std::size_t t = 0; t < rows.size(); ++t)
+    EXPECT_LT(relative_error(sample_gradient(model->stream(), actual.tensors[t], last), rows[t]), 1e-5);
+  auto smaller_sums = zero_sums(*model);
+  model->summed_gradients(pointers(records), smaller_sums);
+  for (std::size_t t = 0; t < sums.size(); ++t)
+    EXPECT_LT(relative_error(host(*model, smaller_sums[t]), host(*measured, sums[t])), 1e-5);
+  EXPECT_LE(device.in_use, device.limit);
+
+  device.limit = device.in_use;  // nothing at all
+  EXPECT_THROW(load_golden(golden_config(), device), std::bad_alloc);
 }
 
 // A masked-language-model base has no head: it trains from a seeded one. One overfitted batch shows that gradients,
