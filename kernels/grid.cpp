@@ -6,6 +6,8 @@
 
 #include "kernels/cpu/discrete_gaussian.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/operations.h"
+#include "kernels/detail/discrete_gaussian_margin.h"
 #include "kernels/detail/per_sample_check.h"
 #include "kernels/detail/raw_access.h"
 
@@ -48,74 +50,95 @@ void add_rounded_sum(Stream& stream, const PerSampleGradients& gradients, const 
   for (std::size_t t = 0; t < sums.size(); ++t) {
     detail::require(sums[t].element_count() == element_count(gradients.tensors[t].shape),
                     "add_rounded_sum: a sum does not fit its tensor");
+    integers(sums[t]);
     work += sums[t].element_count() * gradients.sample_count;
   }
-  detail::dispatch(stream, [&] {
-    const float* given = RawAccess::data<float>(factors);
-    std::vector<float> scaled(given, given + gradients.sample_count);
-    for (float& factor : scaled) factor = static_cast<float>(static_cast<double>(factor) / spacing);
-    const auto add_part = [&](int part, int parts) {
-      for (std::size_t t = 0; t < sums.size(); ++t) {
-        const PerSampleGradient& gradient = gradients.tensors[t];
-        std::int64_t* sum = integers(sums[t]);
-        if (gradient.is_outer_product()) {
-          const std::int64_t rows = gradient.output_grads.dim(1);
-          add_rounded_outer_products(gradient, scaled, sum, rows * part / parts, rows * (part + 1) / parts);
-        } else {
-          const std::int64_t size = element_count(gradient.shape);
-          cpu::simd().rounded_row_sum(RawAccess::data<float>(gradient.values), size, scaled.data(),
-                                      gradients.sample_count, sum, size * part / parts, size * (part + 1) / parts);
-        }
-      }
-    };
-    if (work < element_grain) return add_part(0, 1);
-    // One parallel region over all tensors: part k takes the k-th share of each.
-    const int parts = cpu::ThreadPool::instance().size();
-    cpu::ThreadPool::instance().run(parts, [&](int part) { add_part(part, parts); });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const float* given = RawAccess::data<float>(factors);
+        std::vector<float> scaled(given, given + gradients.sample_count);
+        for (float& factor : scaled) factor = static_cast<float>(static_cast<double>(factor) / spacing);
+        const auto add_part = [&](int part, int parts) {
+          for (std::size_t t = 0; t < sums.size(); ++t) {
+            const PerSampleGradient& gradient = gradients.tensors[t];
+            std::int64_t* sum = integers(sums[t]);
+            if (gradient.is_outer_product()) {
+              const std::int64_t rows = gradient.output_grads.dim(1);
+              add_rounded_outer_products(gradient, scaled, sum, rows * part / parts, rows * (part + 1) / parts);
+            } else {
+              const std::int64_t size = element_count(gradient.shape);
+              cpu::simd().rounded_row_sum(RawAccess::data<float>(gradient.values), size, scaled.data(),
+                                          gradients.sample_count, sum, size * part / parts, size * (part + 1) / parts);
+            }
+          }
+        };
+        if (work < element_grain) return add_part(0, 1);
+        // One parallel region over all tensors: part k takes the k-th share of each.
+        const int parts = cpu::ThreadPool::instance().size();
+        cpu::ThreadPool::instance().run(parts, [&](int part) { add_part(part, parts); });
+      },
+      [&] { cuda::add_rounded_sum(stream, gradients, factors, spacing, sums); });
 }
 
 std::uint64_t add_discrete_gaussian_noise(Stream& stream, int log2_stddev, std::span<const std::uint8_t, 32> key,
                                           std::uint64_t stream_id, std::uint64_t first_counter, const Tensor& y) {
+  return detail::add_discrete_gaussian_noise(stream, log2_stddev, key, stream_id, first_counter, y,
+                                             detail::discrete_gaussian_margin);
+}
+
+std::uint64_t detail::add_discrete_gaussian_noise(Stream& stream, int log2_stddev,
+                                                  std::span<const std::uint8_t, 32> key, std::uint64_t stream_id,
+                                                  std::uint64_t first_counter, const Tensor& y, double margin) {
   detail::require(log2_stddev >= min_log2_grid_stddev && log2_stddev <= max_log2_grid_stddev,
                   "add_discrete_gaussian_noise: the deviation must be between 2^5 and 2^36");
+  integers(y);
   detail::require(stream_id >> 32 == 0, "add_discrete_gaussian_noise: the stream id must be below 2^32");
-  detail::dispatch(stream, [&] {
-    std::int64_t* to = integers(y);
-    std::uint32_t words[8];
-    std::memcpy(words, key.data(), sizeof words);  // ChaCha20 reads its key as little-endian words
-    constexpr std::int64_t per_block = 4, blocks_a_task = 1024;
-    const std::int64_t count = y.element_count();
-    cpu::parallel_for((count + per_block - 1) / per_block, blocks_a_task, [&](std::int64_t begin, std::int64_t end) {
-      begin *= per_block;
-      end = std::min(end * per_block, count);
-      std::vector<std::int64_t> pending(static_cast<std::size_t>(end - begin));
-      pending.resize(static_cast<std::size_t>(cpu::simd().discrete_gaussian(cpu::discrete_gaussian_table(), log2_stddev,
-                                                                            words, stream_id, first_counter, to, begin,
-                                                                            end, pending.data())));
-      for (const std::int64_t i : pending) {
-        to[i] += cpu::discrete_gaussian(log2_stddev, key, stream_id, first_counter, static_cast<std::uint64_t>(i));
-      }
-    });
-    ::explicit_bzero(words, sizeof words);
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        std::int64_t* to = integers(y);
+        std::uint32_t words[8];
+        std::memcpy(words, key.data(), sizeof words);  // ChaCha20 reads its key as little-endian words
+        constexpr std::int64_t per_block = 4, blocks_a_task = 1024;
+        const std::int64_t count = y.element_count();
+        cpu::parallel_for(
+            (count + per_block - 1) / per_block, blocks_a_task, [&](std::int64_t begin, std::int64_t end) {
+              begin *= per_block;
+              end = std::min(end * per_block, count);
+              std::vector<std::int64_t> pending(static_cast<std::size_t>(end - begin));
+              pending.resize(static_cast<std::size_t>(
+                  cpu::simd().discrete_gaussian(cpu::discrete_gaussian_table(), log2_stddev, words, stream_id,
+                                                first_counter, to, begin, end, pending.data())));
+              for (const std::int64_t i : pending) {
+                to[i] +=
+                    cpu::discrete_gaussian(log2_stddev, key, stream_id, first_counter, static_cast<std::uint64_t>(i));
+              }
+            });
+        ::explicit_bzero(words, sizeof words);
+      },
+      [&] { cuda::add_discrete_gaussian_noise(stream, log2_stddev, key, stream_id, first_counter, y, margin); });
   return first_counter + static_cast<std::uint64_t>(y.element_count());
 }
 
 void scale_grid(Stream& stream, double a, const Tensor& grid, const Tensor& y) {
   detail::require(grid.element_count() == y.element_count(), "scale_grid: sizes differ");
+  integers(grid);
   detail::require(y.dtype() == DType::f32 || y.dtype() == DType::f64, "scale_grid: takes a float32 or float64 result");
-  detail::dispatch(stream, [&] {
-    const std::int64_t* from = integers(grid);
-    const auto count = y.element_count();
-    if (y.dtype() == DType::f64) {
-      double* to = RawAccess::data<double>(y);
-      for (std::int64_t i = 0; i < count; ++i) to[i] = a * static_cast<double>(from[i]);
-    } else {
-      float* to = RawAccess::data<float>(y);
-      for (std::int64_t i = 0; i < count; ++i) to[i] = static_cast<float>(a * static_cast<double>(from[i]));
-    }
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const std::int64_t* from = integers(grid);
+        const auto count = y.element_count();
+        if (y.dtype() == DType::f64) {
+          double* to = RawAccess::data<double>(y);
+          for (std::int64_t i = 0; i < count; ++i) to[i] = a * static_cast<double>(from[i]);
+        } else {
+          float* to = RawAccess::data<float>(y);
+          for (std::int64_t i = 0; i < count; ++i) to[i] = static_cast<float>(a * static_cast<double>(from[i]));
+        }
+      },
+      [&] { cuda::scale_grid(stream, a, grid, y); });
 }
 
 }  // namespace trib::kernels

@@ -10,6 +10,7 @@
 #include "kernels/attention.h"
 #include "kernels/embedding.h"
 #include "kernels/gemm.h"
+#include "kernels/grid.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linalg.h"
 #include "kernels/loss.h"
@@ -383,6 +384,59 @@ OperationCase noise_case(std::int64_t count) {
           }};
 }
 
+// The sum of rounded records over `tensors` materialized gradients of `size` elements and one outer product, and the
+// way back to floats; one record, which is left out, has an infinity.
+OperationCase rounded_sum_case(std::int64_t samples, std::int64_t tensors, std::int64_t size) {
+  // Sums are read and written once.
+  return {"rounded_sum" + by({samples, tensors, size}), exact, 4.0 * static_cast<double>(samples * tensors * size),
+          4.0 * static_cast<double>(samples * tensors * size) + 28.0 * static_cast<double>(tensors * size),
+          [=](Stream& stream) {
+            const Maker make{stream, false};
+            PerSampleGradients gradients{.sample_count = samples, .tensors = {}};
+            std::vector<Tensor> sums, outputs;
+            for (std::int64_t t = 0; t < tensors; ++t) {
+              PerSampleGradient& gradient = gradients.tensors.emplace_back();
+              gradient.shape = {size};
+              auto values = random_values(samples * size, static_cast<unsigned>(t), false);
+              if (t == 0) values[static_cast<std::size_t>(size)] = INFINITY;
+              gradient.values = Tensor::from_host(stream, std::span<const float>(values)).reshape({samples, size});
+              sums.push_back(Tensor::zeros(stream, DType::i64, {size}));
+              outputs.push_back(make.out({size}));
+            }
+            PerSampleGradient& outer = gradients.tensors.emplace_back();
+            outer.shape = {5, 33};
+            outer.output_grads = make.wide({samples, 5}, 100);
+            outer.inputs = make.wide({samples, 33}, 101);
+            sums.push_back(Tensor::zeros(stream, DType::i64, {5, 33}));
+            outputs.push_back(make.out({5, 33}));
+            std::vector<float> factors(static_cast<std::size_t>(samples));
+            for (std::size_t i = 0; i < factors.size(); ++i)
+              factors[i] = i == 1 ? 0.0f : 1.0f / static_cast<float>(i + 1);
+            const Tensor factor = Tensor::from_host(stream, std::span<const float>(factors));
+            return PreparedOperation{[=, &stream] {
+                                       for (const Tensor& sum : sums) sum.zero(stream);
+                                       add_rounded_sum(stream, gradients, factor, 0x1p-14, sums);
+                                       for (std::size_t t = 0; t < sums.size(); ++t)
+                                         scale_grid(stream, 0x1p-14, sums[t], outputs[t]);
+                                     },
+                                     outputs};
+          }};
+}
+
+OperationCase discrete_noise_case(std::int64_t count) {
+  return {"discrete_gaussian_noise" + by({count}), exact, 400.0 * static_cast<double>(count),
+          28.0 * static_cast<double>(count), [=](Stream& stream) {
+            const Tensor y = Tensor::zeros(stream, DType::i64, {count}), scaled(stream.device(), DType::f32, {count});
+            const auto key = std::make_shared<RandomKey>(RandomKey::from_seed(3));
+            return PreparedOperation{[=, &stream] {
+                                       y.zero(stream);
+                                       add_discrete_gaussian_noise(stream, 21, key->bytes(), 77, 0xffffffff0ULL, y);
+                                       scale_grid(stream, 0x1p-21, y, scaled);
+                                     },
+                                     {scaled}};
+          }};
+}
+
 OperationCase refactorize_case(std::int64_t adapters, std::int64_t m, std::int64_t n, std::int64_t rank) {
   return {"refactorize" + by({adapters, m, n, rank}), 1e-5, 0, 16.0 * static_cast<double>(adapters * (m + n) * rank),
           [=](Stream& stream) {
@@ -457,6 +511,11 @@ std::vector<OperationCase> test_cases() {
   cases.push_back(clipping_case(200, 3, 8192));
   cases.push_back(noise_case(1000));
   cases.push_back(noise_case(100'003));
+  cases.push_back(rounded_sum_case(37, 5, 264));
+  cases.push_back(rounded_sum_case(2, 70, 33));
+  cases.push_back(rounded_sum_case(300, 3, 8192));
+  cases.push_back(discrete_noise_case(1000));
+  cases.push_back(discrete_noise_case(100'003));
   cases.push_back(refactorize_case(3, 40, 56, 8));
   cases.push_back(refactorize_case(2, 64, 64, 1));
   cases.push_back(refactorize_case(2, 100, 30, 5));
@@ -482,6 +541,9 @@ std::vector<OperationCase> bench_cases() {
           low_rank_case(t, d, 2 * rank, true),
           clipping_case(256, 48, d * rank),
           noise_case(48 * d * rank),
+          rounded_sum_case(512, 1, 48 * d * rank),
+          rounded_sum_case(512, 48, d * rank),
+          discrete_noise_case(48 * d * rank),
           refactorize_case(48, d, d, rank)};
 }
 
