@@ -7,6 +7,7 @@
 #include "kernels/cpu/discrete_gaussian.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cuda/operations.h"
+#include "kernels/detail/discrete_gaussian_margin.h"
 #include "kernels/detail/per_sample_check.h"
 #include "kernels/detail/raw_access.h"
 
@@ -82,6 +83,13 @@ void add_rounded_sum(Stream& stream, const PerSampleGradients& gradients, const 
 
 std::uint64_t add_discrete_gaussian_noise(Stream& stream, int log2_stddev, std::span<const std::uint8_t, 32> key,
                                           std::uint64_t stream_id, std::uint64_t first_counter, const Tensor& y) {
+  return detail::add_discrete_gaussian_noise(stream, log2_stddev, key, stream_id, first_counter, y,
+                                             detail::discrete_gaussian_margin);
+}
+
+std::uint64_t detail::add_discrete_gaussian_noise(Stream& stream, int log2_stddev,
+                                                  std::span<const std::uint8_t, 32> key, std::uint64_t stream_id,
+                                                  std::uint64_t first_counter, const Tensor& y, double margin) {
   detail::require(log2_stddev >= min_log2_grid_stddev && log2_stddev <= max_log2_grid_stddev,
                   "add_discrete_gaussian_noise: the deviation must be between 2^5 and 2^36");
   integers(y);
@@ -109,7 +117,7 @@ std::uint64_t add_discrete_gaussian_noise(Stream& stream, int log2_stddev, std::
             });
         ::explicit_bzero(words, sizeof words);
       },
-      [&] { cuda::add_discrete_gaussian_noise(stream, log2_stddev, key, stream_id, first_counter, y); });
+      [&] { cuda::add_discrete_gaussian_noise(stream, log2_stddev, key, stream_id, first_counter, y, margin); });
   return first_counter + static_cast<std::uint64_t>(y.element_count());
 }
 

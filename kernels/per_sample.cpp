@@ -1,5 +1,6 @@
 #include "kernels/per_sample.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -85,6 +86,19 @@ void clip_factors(Stream& stream, const Tensor& squared_norms, double clip_norm,
         }
       },
       [&] { cuda::clip_factors(stream, squared_norms, bound, rule, stability, factors); });
+}
+
+void add_count_below(Stream& stream, const Tensor& x, float limit, const Tensor& count) {
+  detail::require(x.dtype() == DType::f32 && count.dtype() == DType::i64 && count.element_count() == 1,
+                  "add_count_below: takes float32 numbers and one int64 count");
+  detail::dispatch(
+      stream,
+      [&] {
+        const float* from = data(x);
+        *RawAccess::data<std::int64_t>(count) +=
+            std::count_if(from, from + x.element_count(), [limit](float value) { return value < limit; });
+      },
+      [&] { cuda::add_count_below(stream, x, limit, count); });
 }
 
 void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const Tensor& factors,

@@ -40,6 +40,9 @@ enum class ClippingRule {
 void clip_factors(Stream& stream, const Tensor& squared_norms, double clip_norm, ClippingRule rule, double stability,
                   const Tensor& factors);
 
+// count += how many of x (float32) are below `limit`; count: one int64.
+void add_count_below(Stream& stream, const Tensor& x, float limit, const Tensor& count);
+
 // sums[t] += Σ_i factors[i] · gradient_i of tensor t; sums[t] has tensors[t].shape, float32.
 void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const Tensor& factors,
                       const std::vector<Tensor>& sums);

@@ -105,10 +105,12 @@ void GradientSum::reset(kernels::Stream& stream, const std::vector<Shape>& shape
   if (fits) {
     for (const kernels::Tensor& sum : tensors_) sum.zero(stream);
     for (const kernels::Tensor& sum : grid_) sum.zero(stream);
+    clipped_.zero(stream);
     return;
   }
   tensors_.clear();
   grid_.clear();
+  clipped_ = kernels::Tensor::zeros(stream, DType::i64, {1});
   std::int64_t coordinates = 0;
   for (const Shape& shape : shapes) {
     tensors_.push_back(kernels::Tensor::zeros(stream, DType::f32, shape));
@@ -125,7 +127,7 @@ void GradientSum::check_fit(const kernels::PerSampleGradients& gradients) const 
   if (!fits) throw std::invalid_argument("per-sample gradients do not have the parameters' number and shapes");
 }
 
-std::int64_t GradientSum::add_clipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients) {
+void GradientSum::add_clipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients) {
   check_fit(gradients);
   kernels::Device& device = stream.device();
   const kernels::Tensor squared_norms(device, DType::f32, {gradients.sample_count});
@@ -143,8 +145,11 @@ std::int64_t GradientSum::add_clipped(kernels::Stream& stream, const kernels::Pe
   } else {
     kernels::add_weighted_sum(stream, gradients, factors, tensors_);
   }
-  const HostTensor on_host = factors.to_host(stream);
-  return std::ranges::count_if(on_host.as<float>(), [](float factor) { return factor < 1.0f; });
+  kernels::add_count_below(stream, factors, 1.0f, clipped_);
+}
+
+std::int64_t GradientSum::clipped_count(kernels::Stream& stream) const {
+  return clipped_.to_host(stream).as<std::int64_t>()[0];
 }
 
 void GradientSum::add_unclipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients) {

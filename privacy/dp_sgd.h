@@ -88,11 +88,14 @@ class GradientSum {
   // Zero sums of these shapes on the stream's device.
   void reset(kernels::Stream& stream, const std::vector<Shape>& shapes);
 
-  // Adds every sample's gradient, scaled so that its joint norm over all tensors is at most the clip norm. Returns how
-  // many samples were made shorter. Throws std::invalid_argument where `gradients` does not match the shapes.
-  std::int64_t add_clipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients);
+  // Adds every sample's gradient, scaled so that its joint norm over all tensors is at most the clip norm. Throws
+  // std::invalid_argument where `gradients` does not match the shapes.
+  void add_clipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients);
   // The same without a clip, for MechanismKind::none.
   void add_unclipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients);
+
+  // How many samples add_clipped() made shorter since reset(). Waits for the device.
+  std::int64_t clipped_count(kernels::Stream& stream) const;
 
   // Once a step: adds the noise to every coordinate (not for MechanismKind::none) and divides by the expected batch,
   // sample_rate × declared_records. The result is tensors().
@@ -116,6 +119,7 @@ class GradientSum {
   NoiseGrid noise_grid_;
   std::vector<kernels::Tensor> tensors_;  // float32: the mean; sums too, where there is no grid
   std::vector<kernels::Tensor> grid_;     // int64: the sums on a grid
+  kernels::Tensor clipped_;               // int64: one count, on the device so that no micro-batch waits for it
   std::vector<HostTensor> exact_;         // float64: sums of whole micro-batches without privacy (add_unclipped)
 };
 

@@ -164,7 +164,6 @@ Result<StepReport> PrivacySession::dp_sgd_step(
   for (const kernels::Tensor& parameter : parameters) shapes.push_back(parameter.shape());
   sum.reset(stream, shapes);
   double loss = 0.0;
-  std::int64_t clipped = 0;
   kernels::PerSampleGradients gradients;
   const std::span<const Record* const> all(sample);
   const auto micro_batch = static_cast<std::size_t>(std::max<std::int64_t>(1, functions.micro_batch));
@@ -172,7 +171,7 @@ Result<StepReport> PrivacySession::dp_sgd_step(
     const auto part = all.subspan(first, std::min(micro_batch, all.size() - first));
     if (charge().mechanism.clip_norm > 0.0) {  // always, where it is private
       loss += functions.per_sample(part, gradients);
-      clipped += sum.add_clipped(stream, gradients);
+      sum.add_clipped(stream, gradients);
     } else {
       loss += functions.summed(part, sum.tensors());
     }
@@ -184,6 +183,7 @@ Result<StepReport> PrivacySession::dp_sgd_step(
 
   StepReport report;
   report.step = charge().mechanism.steps - steps_left();
+  const std::int64_t clipped = is_private() ? sum.clipped_count(stream) : 0;
   report.seconds = seconds_in_step();
   report.sample_count = static_cast<std::int64_t>(all.size());
   if (!all.empty()) {

@@ -88,9 +88,10 @@ int64_t discrete_gaussian(const DiscreteGaussianTable& table, int log2_stddev, c
         int32_t offset = static_cast<int32_t>(w[1][lane] & offset_mask);
         double u = offset * step, cell = static_cast<int32_t>(cells[lane]) * 0.03125;
         double acceptance = table.acceptance[cells[lane]] * exp_of_minus(u * (cell + 0.5 * u));
-        // 53 of the 64 bits, each half exact as a signed 32-bit integer, which every instruction set converts.
-        double uniform =
-            (static_cast<int32_t>(w[2][lane] >> 6) * 134217728.0 + static_cast<int32_t>(w[3][lane] >> 5)) * 0x1p-53;
+        // The first 53 of the 64 bits, in two parts that are exact as signed 32-bit integers, which every instruction
+        // set converts.
+        uint32_t high = w[2][lane] >> 1, rest = (w[2][lane] & 1) << 21 | w[3][lane] >> 11;
+        double uniform = (static_cast<int32_t>(high) * 4194304.0 + static_cast<int32_t>(rest)) * 0x1p-53;
         int64_t magnitude = (static_cast<int64_t>(cells[lane]) << offset_bits) + offset;
         int64_t sign = -static_cast<int64_t>(w[1][lane] >> 31);  // 0 or −1
         values[attempts_per_block * lane + q] = (magnitude ^ sign) - sign;

@@ -76,12 +76,13 @@ void scale(Stream& stream, double a, const Tensor& x);
 double squared_norm(Stream& stream, const std::vector<Tensor>& tensors);
 void add_gaussian_noise(Stream& stream, double stddev, const std::uint32_t key[8], std::uint64_t stream_id,
                         std::uint64_t first_counter, const Tensor& y);
+void add_count_below(Stream& stream, const Tensor& x, float limit, const Tensor& count);
 
-// grid.h
+// grid.h. `margin` as in detail/discrete_gaussian_margin.h.
 void add_rounded_sum(Stream& stream, const PerSampleGradients& gradients, const Tensor& factors, double spacing,
                      const std::vector<Tensor>& sums);
 void add_discrete_gaussian_noise(Stream& stream, int log2_stddev, std::span<const std::uint8_t, 32> key,
-                                 std::uint64_t stream_id, std::uint64_t first_counter, const Tensor& y);
+                                 std::uint64_t stream_id, std::uint64_t first_counter, const Tensor& y, double margin);
 void scale_grid(Stream& stream, double a, const Tensor& grid, const Tensor& y);
 
 // linalg.h. refactorize_batch leaves adapters that it does not serve untouched and returns their indices: those whose

@@ -131,6 +131,13 @@ __global__ void factor_kernel(const float* squared, int count, double bound, boo
   factors[i] = static_cast<float>(factor);
 }
 
+__global__ void __launch_bounds__(threads)
+    count_below(const float* x, std::int64_t count, float limit, unsigned long long* to) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
+  const int below = __syncthreads_count(i < count && x[i] < limit);
+  if (threadIdx.x == 0 && below > 0) atomicAdd(to, static_cast<unsigned long long>(below));
+}
+
 // sum += Σ_i factors[i]·gradient_i: a thread has four neighbouring elements of a materialized gradient, or of one row
 // of an outer product, and passes over the samples.
 __global__ void __launch_bounds__(threads) weighted_sum(Gradients group, const float* factors, int samples) {
@@ -221,6 +228,13 @@ void clip_factors(Stream& stream, const Tensor& squared_norms, double bound, Cli
       RawAccess::data<float>(squared_norms), count, bound, rule == ClippingRule::automatic, stability,
       RawAccess::data<float>(factors));
   check_launch("clip_factors");
+}
+
+void add_count_below(Stream& stream, const Tensor& x, float limit, const Tensor& count) {
+  if (x.element_count() == 0) return;
+  count_below<<<blocks_for(x.element_count(), threads), threads, 0, handle(stream)>>>(
+      RawAccess::data<float>(x), x.element_count(), limit, RawAccess::data<unsigned long long>(count));
+  check_launch("add_count_below");
 }
 
 void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const Tensor& factors,

@@ -1,5 +1,5 @@
-// The table of operations at a training step's sizes, timed on one device: `operation_bench [DEVICE]`. The rates count
-// what an operation must at least do and move, so they are shares of the device's own limits.
+// The table of operations at a training step's sizes, timed on one device: `operation_bench [DEVICE [PART OF A
+// NAME]]`. The rates count what an operation must at least do and move, so they are shares of the device's own limits.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -18,6 +18,7 @@ int main(int count, char** arguments) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a line at a time, also into a file
   std::printf("%s\n%-56s %10s %10s %10s\n", (*device)->name().c_str(), "operation", "us", "TFLOP/s", "GB/s");
   for (const OperationCase& operation : bench_cases()) {
+    if (count > 2 && operation.name.find(arguments[2]) == std::string::npos) continue;
     const PreparedOperation prepared = operation.prepare(*stream);
     using Clock = std::chrono::steady_clock;
     std::vector<double> seconds;

@@ -387,10 +387,12 @@ OperationCase noise_case(std::int64_t count) {
           }};
 }
 
-// The DP sum on the integer grid, its noise, and the way back: the same integers on every device.
-OperationCase grid_case(std::int64_t samples, std::int64_t tensors, std::int64_t size) {
-  return {"grid_sum_and_discrete_noise" + by({samples, tensors, size}), exact,
-          4.0 * static_cast<double>(samples * tensors * size), 4.0 * static_cast<double>(samples * tensors * size),
+// The sum of rounded records over `tensors` materialized gradients of `size` elements and one outer product, and the
+// way back to floats; one record, which is left out, has an infinity.
+OperationCase rounded_sum_case(std::int64_t samples, std::int64_t tensors, std::int64_t size) {
+  // Sums are read and written once.
+  return {"rounded_sum" + by({samples, tensors, size}), exact, 4.0 * static_cast<double>(samples * tensors * size),
+          4.0 * static_cast<double>(samples * tensors * size) + 28.0 * static_cast<double>(tensors * size),
           [=](Stream& stream) {
             const Maker make{stream, false};
             PerSampleGradients gradients{.sample_count = samples, .tensors = {}};
@@ -414,18 +416,27 @@ OperationCase grid_case(std::int64_t samples, std::int64_t tensors, std::int64_t
             for (std::size_t i = 0; i < factors.size(); ++i)
               factors[i] = i == 1 ? 0.0f : 1.0f / static_cast<float>(i + 1);
             const Tensor factor = Tensor::from_host(stream, std::span<const float>(factors));
-            const auto key = std::make_shared<RandomKey>(RandomKey::from_seed(3));
             return PreparedOperation{[=, &stream] {
-                                       std::uint64_t counter = 0xffffffff0ULL;
-                                       for (std::size_t t = 0; t < sums.size(); ++t) sums[t].zero(stream);
+                                       for (const Tensor& sum : sums) sum.zero(stream);
                                        add_rounded_sum(stream, gradients, factor, 0x1p-14, sums);
-                                       for (std::size_t t = 0; t < sums.size(); ++t) {
-                                         counter =
-                                             add_discrete_gaussian_noise(stream, 12, key->bytes(), 7, counter, sums[t]);
+                                       for (std::size_t t = 0; t < sums.size(); ++t)
                                          scale_grid(stream, 0x1p-14, sums[t], outputs[t]);
-                                       }
                                      },
                                      outputs};
+          }};
+}
+
+OperationCase discrete_noise_case(std::int64_t count) {
+  return {"discrete_gaussian_noise" + by({count}), exact, 400.0 * static_cast<double>(count),
+          28.0 * static_cast<double>(count), [=](Stream& stream) {
+            const Tensor y = Tensor::zeros(stream, DType::i64, {count}), scaled(stream.device(), DType::f32, {count});
+            const auto key = std::make_shared<RandomKey>(RandomKey::from_seed(3));
+            return PreparedOperation{[=, &stream] {
+                                       y.zero(stream);
+                                       add_discrete_gaussian_noise(stream, 21, key->bytes(), 77, 0xffffffff0ULL, y);
+                                       scale_grid(stream, 0x1p-21, y, scaled);
+                                     },
+                                     {scaled}};
           }};
 }
 
@@ -502,11 +513,13 @@ std::vector<OperationCase> test_cases() {
   cases.push_back(clipping_case(37, 5, 264));
   cases.push_back(clipping_case(9, 70, 33));
   cases.push_back(clipping_case(200, 3, 8192));
-  cases.push_back(grid_case(37, 5, 264));
-  cases.push_back(grid_case(300, 2, 8192));
-  cases.push_back(grid_case(2, 70, 33));
   cases.push_back(noise_case(1000));
   cases.push_back(noise_case(100'003));
+  cases.push_back(rounded_sum_case(37, 5, 264));
+  cases.push_back(rounded_sum_case(2, 70, 33));
+  cases.push_back(rounded_sum_case(300, 3, 8192));
+  cases.push_back(discrete_noise_case(1000));
+  cases.push_back(discrete_noise_case(100'003));
   cases.push_back(refactorize_case(3, 40, 56, 8));
   cases.push_back(refactorize_case(2, 64, 64, 1));
   cases.push_back(refactorize_case(2, 100, 30, 5));
@@ -531,8 +544,10 @@ std::vector<OperationCase> bench_cases() {
           low_rank_case(t, d, rank, true),
           low_rank_case(t, d, 2 * rank, true),
           clipping_case(256, 48, d * rank),
-          grid_case(256, 48, d * rank),
           noise_case(48 * d * rank),
+          rounded_sum_case(512, 1, 48 * d * rank),
+          rounded_sum_case(512, 48, d * rank),
+          discrete_noise_case(48 * d * rank),
           refactorize_case(48, d, d, rank)};
 }
 

@@ -155,6 +155,39 @@ TEST(Step, LeavesSmallGradientsAlone) {
   EXPECT_NEAR(gradient.at(1), -0.5, 1e-7);
 }
 
+TEST(Step, CountsWhatWasClippedOverAllMicroBatchesOfThisStepAlone) {
+  Mechanism two_steps = quiet(1.0, 1.0);
+  two_steps.steps = 2;
+  TestSession test(two_steps, 10);
+  std::vector<VectorRecord> mixed(10, VectorRecord{{0.5f}});
+  for (const std::size_t large : {0, 4, 5, 9}) mixed[large].gradient[0] = 3.0f;
+  const VectorModel by_threes{.micro_batch = 3};
+  EXPECT_DOUBLE_EQ(step(test.session, RecordStore(mixed), by_threes).first.clipped_fraction, 0.4);
+  EXPECT_EQ(step(test.session, RecordStore(equal_records(10, {0.5f})), by_threes).first.clipped_fraction, 0.0);
+}
+
+// Norms of these records are exact, so clip factors have the same bits; what follows is integers.
+TEST(Step, IsTheSameOnAGpuBitForBit) {
+  const Result<kernels::Device*> gpu = kernels::open_device("cuda");
+  if (!gpu) GTEST_SKIP() << gpu.error().message;
+  std::vector<VectorRecord> records(500, VectorRecord{{3.0f, -4.0f, 12.0f, 0.0f, 0.0f}});  // of norm 13
+  for (std::size_t i = 0; i < records.size(); i += 3) records[i].gradient = {0.0f, 0.25f, 0.0f, 0.5f, -0.25f};
+  records[7].gradient[1] = std::numeric_limits<float>::infinity();
+  const RecordStore<VectorRecord> store(records);
+  const VectorModel model{3, 2, 64};
+  const auto run = [&](kernels::Device& device) {
+    TestSession test(gaussian(0.5, 0.7, 1.0, 2), 500);
+    const auto stream = device.make_stream();
+    auto [report, gradient] = step(test.session, store, model, *stream);
+    const std::vector<float> second = step(test.session, store, model, *stream).second;
+    gradient.insert(gradient.end(), second.begin(), second.end());
+    return std::pair(report.clipped_fraction, gradient);
+  };
+  const auto on_cpu = run(kernels::cpu_device());
+  EXPECT_GT(on_cpu.first, 0.5);
+  EXPECT_EQ(run(**gpu), on_cpu);
+}
+
 TEST(Step, AutomaticClippingScalesEveryRecordToTheClipNorm) {
   for (const float size : {1e-4f, 0.3f, 1e3f}) {
     TestSession test(quiet(1.0, 0.5, Clipping::automatic), 1);

@@ -74,21 +74,25 @@ struct VectorModel {
 
 // One step; returns the report and the noised mean gradient of all tensors, end to end.
 inline std::pair<StepReport, std::vector<float>> step(PrivacySession& session, const RecordStore<VectorRecord>& records,
-                                                      const VectorModel& model) {
-  static const std::unique_ptr<kernels::Stream> stream = kernels::cpu_device().make_stream();
+                                                      const VectorModel& model, kernels::Stream& stream) {
   std::vector<float> gradient;
   const StepReport report =
       session
-          .dp_sgd_step<VectorRecord>(*stream, records, model.parameters(*stream), model.functions(*stream),
+          .dp_sgd_step<VectorRecord>(stream, records, model.parameters(stream), model.functions(stream),
                                      [&](const std::vector<kernels::Tensor>& gradients) {
                                        for (const kernels::Tensor& tensor : gradients) {
-                                         const HostTensor host = tensor.to_host(*stream);
+                                         const HostTensor host = tensor.to_host(stream);
                                          const auto values = host.as<float>();
                                          gradient.insert(gradient.end(), values.begin(), values.end());
                                        }
                                      })
           .value();
   return {report, gradient};
+}
+inline std::pair<StepReport, std::vector<float>> step(PrivacySession& session, const RecordStore<VectorRecord>& records,
+                                                      const VectorModel& model) {
+  static const std::unique_ptr<kernels::Stream> stream = kernels::cpu_device().make_stream();
+  return step(session, records, model, *stream);
 }
 
 // A session over a ledger of its own, without a file and with a cap that nothing reaches.
