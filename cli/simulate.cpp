@@ -161,6 +161,7 @@ class SimulatedSites {
     coordinator.progress(name, job,
                          {round, shown_.step, shown_.steps, runner.epsilon_spent(), runner.epsilon_budget()});
     if (!outcome.contribution) {
+      if (progress.cancelled()) return {};  // it is the simulation that ends, not this site's part
       const client::Refusal& refusal = outcome.refusal;
       return coordinator.round_reply(name, job, round, {false, describe(refusal), refusal.over_budget, refusal.final});
     }

@@ -74,7 +74,9 @@ class TextCanaries final : public Canaries {
           square += static_cast<double>(values[i]) * values[i];
         }
       }
-      const double score = square > 0.0 ? product * std::min(1.0, clip_norm_ / std::sqrt(square)) : 0.0;
+      // A job without privacy need not clip.
+      const double bound = clip_norm_ > 0.0 ? clip_norm_ : std::sqrt(square);
+      const double score = square > 0.0 ? product * std::min(1.0, bound / std::sqrt(square)) : 0.0;
       if (!std::isfinite(score)) {
         return Error{Errc::invalid_argument,
                      "the gradient of a canary is not finite: the job diverges; lower training.learning_rate"};
