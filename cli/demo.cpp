@@ -1,5 +1,5 @@
 // `trib demo`: a whole federation on this machine. Real daemons, real sockets, real TLS; three sites join by invite,
-// train one job with differential privacy and the same job without it, and everything is stopped again.
+// train one job with differential privacy and the same job without its noise, and everything is stopped again.
 #include <signal.h>
 #include <unistd.h>
 
@@ -61,7 +61,7 @@ class Demo {
       overrides.push_back("job.name=" + spec_.name + "-without-privacy");
       overrides.push_back("privacy.enabled=false");
       overrides.push_back("data.set=" + std::string(comparison_set));
-      TRIB_TRY(run_job(overrides, "the same job without it, to see what privacy costs", false));
+      TRIB_TRY(run_job(overrides, "the same job without its noise, which is what privacy costs", false));
     }
     TRIB_TRY(export_adapter());
     stop_daemons();
@@ -340,7 +340,7 @@ void add_demo_command(CLI::App& app, Exit& exit) {
   command->add_option("--dir", options->directory, "Where everything of the demo goes; replaced if a demo made it")
       ->capture_default_str();
   command->add_option("--set", options->overrides, "Override a key of the job file")->type_name("SECTION.KEY=VALUE");
-  command->add_flag("--private-only", options->private_only, "Leave out the same job without privacy");
+  command->add_flag("--private-only", options->private_only, "Leave out the same job without noise");
   command->add_flag("--json", options->json, "One JSON object on standard output");
   command->callback([options, &exit] {
     struct sigaction action {};
