@@ -167,9 +167,10 @@ Result<StepReport> PrivacySession::dp_sgd_step(
   kernels::PerSampleGradients gradients;
   const std::span<const Record* const> all(sample);
   const auto micro_batch = static_cast<std::size_t>(std::max<std::int64_t>(1, functions.micro_batch));
+  const bool clips = charge().mechanism.clip_norm > 0.0;  // always, where it is private
   for (std::size_t first = 0; first < all.size(); first += micro_batch) {
     const auto part = all.subspan(first, std::min(micro_batch, all.size() - first));
-    if (charge().mechanism.clip_norm > 0.0) {  // always, where it is private
+    if (clips) {
       loss += functions.per_sample(part, gradients);
       sum.add_clipped(stream, gradients);
     } else {
@@ -183,7 +184,7 @@ Result<StepReport> PrivacySession::dp_sgd_step(
 
   StepReport report;
   report.step = charge().mechanism.steps - steps_left();
-  const std::int64_t clipped = is_private() ? sum.clipped_count(stream) : 0;
+  const std::int64_t clipped = clips ? sum.clipped_count(stream) : 0;
   report.seconds = seconds_in_step();
   report.sample_count = static_cast<std::int64_t>(all.size());
   if (!all.empty()) {

@@ -295,12 +295,27 @@ Status check_aggregator(const Certificate& certificate, const HostPort& address)
                                           "': dial one of those, or add the name to tls.host_names of the aggregator"};
 }
 
+// "localhost" is this machine, whatever a resolver would say of it (RFC 6761, section 6.3): a bare container has
+// neither /etc/hosts nor a name server that answers.
+asio::awaitable<Result<std::vector<asio::ip::tcp::endpoint>>> resolve(asio::any_io_executor executor,
+                                                                      const HostPort& address) {
+  if (address.host == "localhost")
+    co_return std::vector<asio::ip::tcp::endpoint>{{asio::ip::address_v4::loopback(), address.port},
+                                                   {asio::ip::address_v6::loopback(), address.port}};
+  asio::ip::tcp::resolver resolver(executor);
+  error_code error;
+  const auto found = co_await resolver.async_resolve(address.host, std::to_string(address.port),
+                                                     asio::redirect_error(asio::use_awaitable, error));
+  if (error)
+    co_return Error{Errc::unavailable, "the host name '" + address.host + "' cannot be resolved: " + error.message()};
+  co_return std::vector<asio::ip::tcp::endpoint>(found.begin(), found.end());
+}
+
 asio::awaitable<Result<std::unique_ptr<Channel>>> connect(asio::any_io_executor executor, std::string address_text,
                                                           std::shared_ptr<asio::ssl::context> context,
                                                           std::optional<Sha256> pinned_ca, std::string protocol,
                                                           Limits limits, Milliseconds timeout) {
   TRIB_CO_ASSIGN(const HostPort address, parse_host_port(address_text));
-  asio::ip::tcp::resolver resolver(executor);
   TlsStream stream(asio::ip::tcp::socket(executor), *context);
   Handshake handshake;
   handshake.pinned_ca = pinned_ca;
@@ -314,11 +329,8 @@ asio::awaitable<Result<std::unique_ptr<Channel>>> connect(asio::any_io_executor 
   if (!address.is_ip_address()) SSL_set_tlsext_host_name(ssl, address.host.c_str());
 
   const std::string context_text = "connecting to " + address.to_string();
+  TRIB_CO_ASSIGN(const std::vector<asio::ip::tcp::endpoint> endpoints, co_await resolve(executor, address));
   error_code error;
-  const auto endpoints = co_await resolver.async_resolve(address.host, std::to_string(address.port),
-                                                         asio::redirect_error(asio::use_awaitable, error));
-  if (error)
-    co_return Error{Errc::unavailable, "the host name '" + address.host + "' cannot be resolved: " + error.message()};
   bool timed_out = false;
   bool connected = false;
   {

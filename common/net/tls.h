@@ -44,7 +44,8 @@ struct ClientCredentials {
 };
 
 // Dials "host:port" and completes the handshake. The server's certificate must come from `ca`, carry the role
-// "aggregator" and name the host. `credentials` is null for enrolment alone.
+// "aggregator" and name the host. `credentials` is null for enrolment alone. `timeout` covers what comes after the
+// name's look-up, whose time limit is the system resolver's.
 asio::awaitable<Result<std::unique_ptr<Channel>>> connect_tls(asio::any_io_executor executor, std::string address,
                                                               const Certificate& ca,
                                                               const ClientCredentials* credentials,
