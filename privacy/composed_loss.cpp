@@ -23,8 +23,8 @@ namespace {
 
 constexpr int kSmallestLogSize = 14, kLargestLogSize = 20;
 constexpr double kMostCells = 1 << 20;    // of one step's lattice
-constexpr double kAccuracy = 3e-5;        // what the lattice may add to epsilon, relative, if its size allows
-constexpr double kCoarse = 1e-3;          // the same of the first try, which aims the second
+constexpr double kAccuracy = 4.5e-5;      // what the lattice may add to epsilon, relative, if its size allows
+constexpr double kCoarse = 2e-3;          // the same of the first try, which aims the second
 constexpr double kCutOff = 1e-9;          // what is cut off above, over delta, each time
 constexpr double kLargestTilt = 1e15;     // losses this small are 0 to rounding
 constexpr double kTiltLoss = 10.0;        // log of what a tilt off the saddle point may lose of the FFT's precision
@@ -227,12 +227,9 @@ class Curve {
       infinite_ += count * lattice.infinite;
       total += count;
       std::fill(folded.begin(), folded.end(), 0.0);
-      for (std::size_t i = 0; i < lattice.mass.size(); ++i) {
-        if (lattice.mass[i] == 0.0) continue;
-        const std::int64_t index = lattice.first + static_cast<std::int64_t>(i);
-        folded[wrapped(index, size)] +=
-            lattice.mass[i] * std::exp(tilt_ * spacing * static_cast<double>(index) - log_mass);
-      }
+      lattice.for_each_weight(tilt_, log_mass, [&](std::size_t i, double weight) {
+        folded[wrapped(lattice.first + static_cast<std::int64_t>(i), size)] += lattice.mass[i] * weight;
+      });
       fft.fwd(spectrum.data(), folded.data(), static_cast<Eigen::Index>(size));
       const double least_norm = std::exp(2.0 * kNegligiblePower / count);
       for (std::size_t k = 0; k <= half; ++k) {

@@ -9,7 +9,7 @@
 namespace trib::privacy {
 
 // The smallest epsilon ≥ at_least at which the steps' composition has at most `delta` in this direction: an upper
-// bound, about 3e-5 (relative) above the exact value. Empty where no lattice of a size that fits holds the loss. 0 <
+// bound, about 4.5e-5 (relative) above the exact value. Empty where no lattice of a size that fits holds the loss. 0 <
 // delta < 1.
 std::optional<double> composed_epsilon(std::span<const SampledGaussian> steps, Adjacency adjacency, double delta,
                                        double at_least = 0.0);

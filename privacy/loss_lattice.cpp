@@ -135,18 +135,13 @@ LossPoints loss_points(const SampledGaussian& step, Adjacency adjacency, double 
 }
 
 double LossLattice::log_moment(double tilt) const {
-  double peak = -std::numeric_limits<double>::infinity();
-  for (std::size_t i = 0; i < mass.size(); ++i) {
-    if (mass[i] > 0.0) {
-      const double loss = spacing * static_cast<double>(first + static_cast<std::int64_t>(i));
-      peak = std::max(peak, std::log(mass[i]) + tilt * loss);
-    }
-  }
+  // Beside the topmost cell's weight all are at most 1, and its mass is no smaller than what `tail` leaves of it.
+  std::size_t top = mass.size();
+  while (top > 0 && mass[top - 1] == 0.0) --top;
+  if (top == 0) return -std::numeric_limits<double>::infinity();
+  const double peak = tilt * spacing * static_cast<double>(first + static_cast<std::int64_t>(top) - 1);
   double sum = 0.0;
-  for (std::size_t i = 0; i < mass.size(); ++i) {
-    const double loss = spacing * static_cast<double>(first + static_cast<std::int64_t>(i));
-    if (mass[i] > 0.0) sum += mass[i] * std::exp(tilt * loss - peak);
-  }
+  for_each_weight(tilt, peak, [&](std::size_t i, double weight) { sum += i < top ? mass[i] * weight : 0.0; });
   return peak + std::log(sum);
 }
 
@@ -167,7 +162,12 @@ LossLattice loss_lattice(const SampledGaussian& step, Adjacency adjacency, doubl
   lattice.mass.assign(static_cast<std::size_t>(cells) + 2, 0.0);
   lattice.mass[1] += range.raised;
 
-  const double whole = -std::expm1(-spacing);
+  // 1 − e^−t, which within a cell of a fine lattice is a few terms of its series.
+  const bool is_fine = spacing < 1e-3;
+  const auto fall = [is_fine](double t) {
+    return is_fine ? t * (1.0 - t / 2.0 * (1.0 - t / 3.0 * (1.0 - t / 4.0 * (1.0 - t / 5.0)))) : -std::expm1(-t);
+  };
+  const double whole = fall(spacing);
   const auto add_piece = [&](double from, double to, auto nodes, auto weights) {
     const double half_width = 0.5 * (to - from) / (sigma * std::sqrt(2.0 * std::numbers::pi));
     for (std::size_t n = 0; n < nodes.size(); ++n) {
@@ -179,7 +179,7 @@ LossLattice loss_lattice(const SampledGaussian& step, Adjacency adjacency, doubl
           std::clamp<std::int64_t>(static_cast<std::int64_t>(std::floor(loss / spacing)) - lattice.first, 0, cells);
       // Masses a and b at the cell's ends keep a + b and a·e^(−end) + b·e^(−end'): the mass under either neighbour.
       const double within = loss - spacing * static_cast<double>(lattice.first + cell);
-      const double up = std::clamp(-std::expm1(-within) / whole, 0.0, 1.0);
+      const double up = std::clamp(fall(within) / whole, 0.0, 1.0);
       lattice.mass[static_cast<std::size_t>(cell)] += mass * (1.0 - up);
       lattice.mass[static_cast<std::size_t>(cell) + 1] += mass * up;
     }

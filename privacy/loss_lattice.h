@@ -1,6 +1,8 @@
 // One step's privacy loss: as weighted points that are exact to rounding, and on a lattice that never under-reports.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -46,8 +48,24 @@ struct LossLattice {
   std::vector<double> mass;
   double infinite = 0.0;  // mass whose loss counts as infinite: the upper tail that was cut off, at most `tail`
 
+  // As LossPoints', for tilt ≥ 0.
   double log_moment(double tilt) const;
+  // Calls visit(i, weight) with e^(tilt·loss − offset) for every cell in order.
+  template <typename Visit>
+  void for_each_weight(double tilt, double offset, Visit visit) const;
 };
+
+template <typename Visit>
+void LossLattice::for_each_weight(double tilt, double offset, Visit visit) const {
+  // A geometric progression, begun anew before its rounding adds up to more than 1e-14, or its range to much.
+  const std::size_t block = tilt * spacing < 1.0 ? 64 : 1;
+  const double ratio = std::exp(tilt * spacing);
+  for (std::size_t begin = 0; begin < mass.size(); begin += block) {
+    double weight = std::exp(tilt * spacing * static_cast<double>(first + static_cast<std::int64_t>(begin)) - offset);
+    for (std::size_t i = begin; i < std::min(mass.size(), begin + block); ++i, weight *= ratio) visit(i, weight);
+  }
+}
+
 // Losses below `lowest` are raised to it, which only adds to delta.
 LossLattice loss_lattice(const SampledGaussian& step, Adjacency adjacency, double spacing, double tail, double lowest);
 

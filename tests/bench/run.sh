@@ -52,6 +52,10 @@ bench_step() {
     skip "PyTorch beside it: $yardstick is not there (set TRIBUTARY_SHARED)"
   elif ! python=$(python_with_torch); then
     skip "PyTorch beside it: no python3 with torch (apt-get install python3-torch)"
+  elif [[ $(readlink -f /usr/lib/*/libblas.so.3) == */blas/libblas.so* ]]; then
+    # Debian's PyTorch takes whichever BLAS the system names; the reference one makes it thirty times as slow.
+    skip "PyTorch beside it: it would run on the reference BLAS (apt-get install libopenblas0-pthread)"
+    python=""
   fi
   for ((round = 0; round < repeats; ++round)); do
     for variant in "${variants[@]}"; do TRIBUTARY_THREADS=2 samples_per_second "$variant" >>"$scratch/$variant"; done
