@@ -47,10 +47,19 @@ class CpuDevice final : public Device {
 
   void* allocate(std::size_t bytes) override { return ::operator new(bytes, alignment); }
   void deallocate(void* pointer, std::size_t) override { ::operator delete(pointer, alignment); }
-  void copy_from_host(Stream&, void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
-  void copy_to_host(Stream&, void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
-  void copy(Stream&, void* to, const void* from, std::size_t bytes) override { std::memmove(to, from, bytes); }
-  void fill_zero(Stream&, void* to, std::size_t bytes) override { std::memset(to, 0, bytes); }
+  // Empty tensors have no address, and <cstring> takes no null pointer, not even for 0 bytes.
+  void copy_from_host(Stream&, void* to, const void* from, std::size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
+  void copy_to_host(Stream&, void* to, const void* from, std::size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
+  void copy(Stream&, void* to, const void* from, std::size_t bytes) override {
+    if (bytes > 0) std::memmove(to, from, bytes);
+  }
+  void fill_zero(Stream&, void* to, std::size_t bytes) override {
+    if (bytes > 0) std::memset(to, 0, bytes);
+  }
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -36,10 +37,17 @@ class PseudoTerminal {
   }
   bool is_open() const { return program_ != nullptr; }
   std::FILE* program() { return program_; }
-  std::string take() {
-    char buffer[4096];
-    const ssize_t n = ::read(screen_, buffer, sizeof buffer);
-    return std::string(buffer, n > 0 ? static_cast<std::size_t>(n) : 0);
+  // What has arrived once it ends with `end`; the kernel hands it over in pieces, in its own time.
+  std::string take_until(const std::string& end) {
+    std::string text;
+    pollfd readable{screen_, POLLIN, 0};
+    while (!text.ends_with(end) && ::poll(&readable, 1, 5'000) > 0) {
+      char buffer[4096];
+      const ssize_t n = ::read(screen_, buffer, sizeof buffer);
+      if (n <= 0) break;
+      text.append(buffer, static_cast<std::size_t>(n));
+    }
+    return text;
   }
 
  private:
@@ -139,11 +147,11 @@ TEST(LiveBlock, RedrawsItsLinesInPlaceOnATerminal) {
   LiveBlock block(terminal.program());
   EXPECT_TRUE(block.live());
   block.update({"one", "two"});
-  EXPECT_EQ(terminal.take(), "one\r\ntwo\r\n");
+  EXPECT_EQ(terminal.take_until("two\r\n"), "one\r\ntwo\r\n");
   block.update({"three"});
-  EXPECT_EQ(terminal.take(), "\033[2A\033[Jthree\r\n");
+  EXPECT_EQ(terminal.take_until("three\r\n"), "\033[2A\033[Jthree\r\n");
   block.log("kept");
-  EXPECT_EQ(terminal.take(), "\033[1A\033[Jkept\r\nthree\r\n");
+  EXPECT_EQ(terminal.take_until("three\r\n"), "\033[1A\033[Jkept\r\nthree\r\n");
 }
 
 TEST(LiveBlock, LeavesItsLastLinesOnTheScreenWhenItEnds) {
@@ -153,7 +161,7 @@ TEST(LiveBlock, LeavesItsLastLinesOnTheScreenWhenItEnds) {
   block.update({"done"});
   block.finish();
   block.update({"another block"});
-  EXPECT_EQ(terminal.take(), "done\r\nanother block\r\n");
+  EXPECT_EQ(terminal.take_until("another block\r\n"), "done\r\nanother block\r\n");
 }
 
 TEST(LiveBlock, CutsLinesAtTheTerminalsWidth) {
@@ -161,7 +169,7 @@ TEST(LiveBlock, CutsLinesAtTheTerminalsWidth) {
   if (!terminal.is_open()) GTEST_SKIP() << "this machine has no pseudo-terminals (is /dev/pts mounted?)";
   LiveBlock block(terminal.program());
   block.update({std::string(150, 'x')});
-  EXPECT_EQ(terminal.take(), std::string(100, 'x') + "\r\n");
+  EXPECT_EQ(terminal.take_until("\r\n"), std::string(100, 'x') + "\r\n");
 }
 
 }  // namespace

@@ -49,10 +49,10 @@ TEST_F(EnrolmentTest, TheSiteDoesNotTalkToAnAggregatorOfAnotherFederation) {
 }
 
 TEST_F(EnrolmentTest, ALapsedCertificateIsRefusedAtTheDoorAndRenewsByEnrolment) {
-  config.site_certificate_lifetime = Milliseconds(1'000);
+  config.site_certificate_lifetime = Milliseconds(3'000);  // the renewed one is to be used within it
   start();
   const auto site = enrol("clinic-7");
-  std::this_thread::sleep_for(Milliseconds(2'100));  // X.509 counts whole seconds
+  std::this_thread::sleep_for(Milliseconds(4'100));  // X.509 counts whole seconds
   auto channel = dial(site);
   if (channel) {
     const auto frame = run(context, (*channel)->receive());

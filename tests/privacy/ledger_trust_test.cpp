@@ -124,7 +124,8 @@ TEST_F(LedgerTrustTest, EveryChargeStatesTheCapThatCoveredItSoThatTheFileAlonePr
     for (int round = 1; round <= 5; ++round) ledger->charge(charge_of("j", round)).value();
   }
   const auto entries = read_ledger(path_).value();
-  const Account& account = *audit(entries).value().find("messages");
+  const Accounts accounts = audit(entries).value();
+  const Account& account = *accounts.find("messages");
   for (const LedgerEntry& entry : entries) EXPECT_EQ(entry.budget, account.budget);
   EXPECT_EQ(account.budget->epsilon, 3.0);
   EXPECT_EQ(account.budget->order, filter_order(charge_of("j", 1).mechanism, 3.0, 1e-5));
