@@ -17,6 +17,8 @@ class CommandTree : public testing::Test {
     add_job_commands(app_, exit_);
     add_privacy_commands(app_, exit_);
     add_model_commands(app_, exit_);
+    add_status_command(app_, exit_);
+    add_doctor_command(app_, exit_);
     add_completion_command(app_);
   }
 
