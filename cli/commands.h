@@ -46,9 +46,11 @@ void add_job_commands(CLI::App& app, Exit& exit);         // job {submit, list, 
 void add_simulate_command(CLI::App& app, Exit& exit);
 void add_privacy_commands(CLI::App& app, Exit& exit);               // privacy {…}, whose parts are, with its parser:
 void add_privacy_planning_commands(CLI::App& privacy, Exit& exit);  // privacy {plan, epsilon, sigma}
-void add_privacy_ledger_commands(CLI::App& privacy, Exit& exit);    // privacy {report, verify, export}
+void add_privacy_ledger_commands(CLI::App& privacy, Exit& exit);    // privacy {report, statement, verify, export}
 void add_privacy_audit_command(CLI::App& privacy, Exit& exit);      // privacy {audit}
 void add_model_commands(CLI::App& app, Exit& exit);                 // model {export, evaluate, predict}
+void add_status_command(CLI::App& app, Exit& exit);
+void add_doctor_command(CLI::App& app, Exit& exit);
 void add_completion_command(CLI::App& app);
 
 }  // namespace trib::cli

@@ -37,6 +37,8 @@ std::string client_line(const json::object& client, std::size_t name_width, bool
   line += "  " + pad(format_bytes(number_of(client, "bytes_down") + number_of(client, "bytes_up")), 9) + " " +
           text_of(client, "status");
   if (const std::string reason = text_of(client, "reason"); !reason.empty()) line += ": " + reason;
+  if (const std::string since = text_of(client, "waiting_since"); since.size() >= 19)
+    line += ", waited for since " + since.substr(11, 8);
   return line;
 }
 
@@ -73,7 +75,10 @@ std::vector<std::string> job_lines(const json::value& value) {
                   std::to_string(done) + "/" + std::to_string(total) + "  accuracy " + accuracy_text(report) + "  " +
                   format_duration(number_of(report, "seconds")) + "  " + text_of(report, "state"));
   if (const json::value* waiting = report.if_contains("waiting"); waiting && waiting->is_object()) {
-    lines.push_back("  waiting: " + text_of(waiting->as_object(), "reason"));
+    const json::object& wait = waiting->as_object();
+    const std::string since = text_of(wait, "since");
+    lines.push_back("  waiting: " + text_of(wait, "reason") +
+                    (since.size() < 19 ? "" : ", since " + since.substr(11, 8) + " UTC"));
   }
   const bool is_private = !std::isnan(number_of(report, "epsilon"));
   const json::array& clients = report.at("clients").as_array();

@@ -17,7 +17,9 @@ constexpr const char* description =
     "  trib simulate JOB --clients 100    the same round engine and task code in one process\n"
     "  trib init DIR                      a real federation: its CA, the aggregator's certificate and configuration\n"
     "  trib invite SITE                   a one-time token; the site runs `trib-client join TOKEN --data FILE`\n"
-    "  trib job submit JOB                then `trib job watch`, `trib job show`, `trib model export`";
+    "  trib job submit JOB                then `trib job watch`, `trib job show`, `trib model export`\n"
+    "  trib status                        sites, who is waited for, privacy budgets and jobs on one screen\n"
+    "  trib doctor                        what is wrong with this machine's setup, and what to do";
 
 constexpr const char* footer =
     "Exit codes: 0 done, 1 failed, 2 bad arguments or job file, 3 the aggregator cannot be reached,\n"
@@ -55,6 +57,8 @@ int main(int argc, char** argv) {
     trib::cli::add_job_commands(app, exit);
     trib::cli::add_privacy_commands(app, exit);
     trib::cli::add_model_commands(app, exit);
+    trib::cli::add_status_command(app, exit);
+    trib::cli::add_doctor_command(app, exit);
     trib::cli::add_completion_command(app);
     app.parse(argc, argv);
   } catch (const CLI::RequiredError& error) {

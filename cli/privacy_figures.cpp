@@ -10,15 +10,13 @@
 
 #include "common/files.h"
 #include "common/net/x509.h"
-#include "privacy/accountant.h"
-#include "privacy/privacy_loss.h"
 
 namespace trib::cli {
 namespace {
 
 namespace fs = std::filesystem;
 
-boost::json::object data_set_json(const DataSetFigures& set) {
+boost::json::object data_set_json(const privacy::DataSetFigures& set) {
   const privacy::Account& account = set.account;
   boost::json::object jobs;
   for (const auto& [name, job] : account.jobs) jobs[name] = job.rounds;
@@ -58,35 +56,6 @@ fs::path ledger_path(const fs::path& path) {
   return fs::is_directory(path, error) ? path / "ledger.jsonl" : path;
 }
 
-Result<LedgerFigures> read_figures(const fs::path& ledger, std::optional<double> delta) {
-  LedgerFigures figures;
-  figures.path = ledger;
-  TRIB_ASSIGN(figures.file, privacy::read_ledger_file(ledger));
-  auto accounts = privacy::audit(figures.file.entries);
-  if (!accounts) return accounts.error().with_context(fmt::format("privacy ledger '{}'", ledger.string()));
-  TRIB_ASSIGN(const PublicKey key, PublicKey::from_text(figures.file.key));
-  figures.key_sha256 = to_hex(key.sha256());
-  for (const privacy::LedgerEntry& entry : figures.file.entries) {
-    if (entry.kind == privacy::EntryKind::key) figures.key_changes.push_back(entry);
-  }
-  for (const auto& [name, account] : accounts->all()) {
-    if (name.empty()) continue;  // a torn line before anything was charged
-    DataSetFigures set;
-    set.name = name;
-    set.account = account;
-    set.delta = delta.value_or(account.budget ? account.budget->delta : 1e-5);
-    set.epsilon_filter = account.filtered_epsilon();
-    set.epsilon_rdp = account.spent.epsilon(set.delta);
-    set.epsilon_tight = privacy::tight_epsilon(account.mechanisms(), set.delta).epsilon;
-    set.same_file = accounts->same_file(name);
-    for (const std::string& other : set.same_file) {
-      if (!accounts->find(other)->is_private()) set.read_openly_as = other;
-    }
-    figures.data_sets.push_back(std::move(set));
-  }
-  return figures;
-}
-
 Status check_certificate(const fs::path& file, const std::string& key_sha256, const std::string& site) {
   TRIB_ASSIGN(const std::string pem, read_file(file));
   const auto certificate = net::Certificate::from_pem(pem);
@@ -109,9 +78,9 @@ boost::json::value number_or_null(double value) {
   return std::isfinite(value) ? boost::json::value(value) : boost::json::value(nullptr);
 }
 
-boost::json::object figures_json(const LedgerFigures& figures) {
+boost::json::object figures_json(const privacy::LedgerFigures& figures) {
   boost::json::array sets;
-  for (const DataSetFigures& set : figures.data_sets) sets.push_back(data_set_json(set));
+  for (const privacy::DataSetFigures& set : figures.data_sets) sets.push_back(data_set_json(set));
   return {{"ledger", figures.path.string()},
           {"site", figures.file.header.site},
           {"entries", figures.file.entries.size()},
@@ -123,9 +92,9 @@ boost::json::object figures_json(const LedgerFigures& figures) {
           {"data_sets", std::move(sets)}};
 }
 
-std::vector<std::string> notes_of(const LedgerFigures& figures) {
+std::vector<std::string> notes_of(const privacy::LedgerFigures& figures) {
   std::vector<std::string> notes;
-  for (const DataSetFigures& set : figures.data_sets) {
+  for (const privacy::DataSetFigures& set : figures.data_sets) {
     if (!set.is_private()) {
       notes.push_back(
           fmt::format("{}: not private since entry {}: no epsilon describes what was released, and no private "
@@ -147,10 +116,6 @@ std::vector<std::string> notes_of(const LedgerFigures& figures) {
                                 change.countersignature.empty() ? "NOT countersigned" : "countersigned", change.note));
   }
   return notes;
-}
-
-std::string mechanism_name(const privacy::Mechanism& mechanism) {
-  return mechanism.kind == privacy::MechanismKind::none ? "none" : "poisson_subsampled_gaussian";
 }
 
 }  // namespace trib::cli

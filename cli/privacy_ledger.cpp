@@ -2,6 +2,7 @@
 // federation from what the aggregator was told.
 #include <spdlog/fmt/fmt.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <filesystem>
 #include <iostream>
@@ -10,10 +11,10 @@
 #include "cli/admin_client.h"
 #include "cli/commands.h"
 #include "cli/privacy_figures.h"
-#include "cli/privacy_statement.h"
 #include "cli/terminal.h"
 #include "common/clock.h"
 #include "common/files.h"
+#include "privacy/statement.h"
 
 namespace trib::cli {
 namespace {
@@ -38,14 +39,14 @@ struct ReportOptions {
   bool json = false;
 };
 
-void print_notes(const LedgerFigures& figures) {
+void print_notes(const privacy::LedgerFigures& figures) {
   for (const std::string& note : notes_of(figures)) std::cout << "  " << note << "\n";
 }
 
 Status report_ledger(const ReportOptions& options) {
-  TRIB_ASSIGN(
-      const LedgerFigures figures,
-      read_figures(ledger_path(options.path), options.delta > 0.0 ? std::optional(options.delta) : std::nullopt));
+  TRIB_ASSIGN(const privacy::LedgerFigures figures,
+              privacy::read_figures(ledger_path(options.path),
+                                    options.delta > 0.0 ? std::optional(options.delta) : std::nullopt));
   if (options.json) {
     std::cout << json::serialize(figures_json(figures)) << "\n";
     return {};
@@ -64,7 +65,7 @@ Status report_ledger(const ReportOptions& options) {
               {"rounds", Align::right},
               {"steps", Align::right}});
   Table jobs({{"data set"}, {"job"}, {"rounds", Align::right}, {"steps", Align::right}, {"from"}, {"to"}});
-  for (const DataSetFigures& set : figures.data_sets) {
+  for (const privacy::DataSetFigures& set : figures.data_sets) {
     const privacy::Account& account = set.account;
     const bool has_budget = account.budget.has_value();
     sets.add_row({set.name, std::to_string(account.declared_records),
@@ -104,10 +105,15 @@ Status report_federation(const ReportOptions& options) {
     const json::value& value = object.at(key);
     return value.is_number() ? value.to_number<double>() : -1.0;
   };
+  const auto optional_number = [](const json::object& object, const char* key) {
+    const json::value* value = object.if_contains(key);
+    return value != nullptr && value->is_number() ? value->to_number<double>() : -1.0;
+  };
   Table sets({{"site"},
               {"data set"},
               {"records", Align::right},
               {"epsilon", Align::right},
+              {"reserved", Align::right},
               {"of", Align::right},
               {"jobs", Align::right},
               {"rounds", Align::right},
@@ -121,12 +127,16 @@ Status report_federation(const ReportOptions& options) {
       const json::object& set = value.as_object();
       const json::array& declined = set.at("declined").as_array();
       const double spent = number(set, "epsilon_spent"), budget = number(set, "epsilon_budget");
-      sets.add_row({name, std::string(set.at("data_set").as_string()),
-                    fmt::format("{:.0f}", number(set, "declared_records")),
-                    epsilon_text(spent, set.at("private").as_bool()), budget > 0.0 ? fmt::format("{:g}", budget) : "-",
-                    std::to_string(set.at("jobs").as_array().size()), fmt::format("{:.0f}", number(set, "rounds")),
-                    std::to_string(declined.size()),
-                    declined.empty() ? "" : std::string(declined.back().at("reason").as_string())});
+      sets.add_row(
+          {name, std::string(set.at("data_set").as_string()), fmt::format("{:.0f}", number(set, "declared_records")),
+           epsilon_text(spent, set.at("private").as_bool()),
+           optional_number(set, "epsilon_reserved") < 0.0 ? "-"
+                                                          : format_fixed(optional_number(set, "epsilon_reserved"), 3),
+           budget > 0.0 ? fmt::format("{:g}", budget) : "-", std::to_string(set.at("jobs").as_array().size()),
+           fmt::format("{:.0f}", number(set, "rounds")),
+           fmt::format("{:.0f}",
+                       std::max(optional_number(set, "declined_total"), static_cast<double>(declined.size()))),
+           declined.empty() ? "" : std::string(declined.back().at("reason").as_string())});
     }
     const auto* head = site.at("ledger_head").if_object();
     const json::value& key = site.at("key_sha256");
@@ -164,8 +174,8 @@ struct VerifyOptions {
 };
 
 // The entry that a statement names as its ledger's head must be in this ledger.
-Status check_head(const Statement& statement, const fs::path& path) {
-  TRIB_ASSIGN(const LedgerFigures figures, read_figures(path));
+Status check_head(const privacy::Statement& statement, const fs::path& path) {
+  TRIB_ASSIGN(const privacy::LedgerFigures figures, privacy::read_figures(path));
   const json::object& ledger = statement.document.at("ledger").as_object();
   const auto count = ledger.at("head").at("count").to_number<std::int64_t>();
   const auto& hash = ledger.at("head").at("hash").as_string();
@@ -182,7 +192,7 @@ Status check_head(const Statement& statement, const fs::path& path) {
 }
 
 Status verify_one_statement(const VerifyOptions& options, const std::string& text) {
-  TRIB_ASSIGN(const Statement statement, verify_statement(text, options.path));
+  TRIB_ASSIGN(const privacy::Statement statement, privacy::verify_statement(text, options.path));
   if (!options.certificate.empty()) {
     TRIB_TRY(check_certificate(options.certificate, statement.key_sha256, statement.site));
   }
@@ -215,7 +225,7 @@ Status verify_one_ledger(const VerifyOptions& options) {
   if (certificate.empty() && path != options.path && fs::exists(fs::path(options.path) / "certificate.pem", error)) {
     certificate = fs::path(options.path) / "certificate.pem";
   }
-  TRIB_ASSIGN(const LedgerFigures figures, read_figures(path));
+  TRIB_ASSIGN(const privacy::LedgerFigures figures, privacy::read_figures(path));
   if (!certificate.empty()) TRIB_TRY(check_certificate(certificate, figures.key_sha256, figures.file.header.site));
   if (options.json) {
     json::object document = figures_json(figures);
@@ -229,7 +239,7 @@ Status verify_one_ledger(const VerifyOptions& options) {
             << (certificate.empty() ? "whose key that is, --certificate FILE tells"
                                     : "which is the key of " + certificate.string())
             << "\n  head: entry " << figures.file.head.count << ", " << to_hex(figures.file.head.hash) << "\n";
-  for (const DataSetFigures& set : figures.data_sets) {
+  for (const privacy::DataSetFigures& set : figures.data_sets) {
     std::cout << "  " << set.name << ": ";
     if (!set.is_private()) {
       std::cout << "not private\n";
@@ -269,19 +279,19 @@ struct ExportOptions {
 Status run_export(const ExportOptions& options) {
   const fs::path path = ledger_path(options.path);
   const fs::path key_file = options.key.empty() ? path.parent_path() / "key.pem" : fs::path(options.key);
-  TRIB_ASSIGN(const LedgerFigures figures, read_figures(path));
+  TRIB_ASSIGN(const privacy::LedgerFigures figures, privacy::read_figures(path));
   const auto pem = read_file(key_file);
   if (!pem) {
     return pem.error().with_context("a statement is signed with the site's key (key.pem beside the ledger, or --key)");
   }
   TRIB_ASSIGN(const std::shared_ptr<const Signer> signer, signer_from_pem(*pem));
-  TRIB_ASSIGN(const std::string text, make_statement(figures, to_iso8601(system_clock().wall_now()), *signer));
+  TRIB_ASSIGN(const std::string text, privacy::make_statement(figures, to_iso8601(system_clock().wall_now()), *signer));
   // What is handed out is what a reader will find: the page is made of the verified file.
-  TRIB_ASSIGN(const Statement statement, verify_statement(text, "statement.json"));
+  TRIB_ASSIGN(const privacy::Statement statement, privacy::verify_statement(text, "statement.json"));
   const fs::path directory = options.directory;
   TRIB_TRY(make_directories(directory));
   TRIB_TRY(write_file_durably(directory / "statement.json", text));
-  TRIB_TRY(write_file_durably(directory / "statement.html", statement_page(statement)));
+  TRIB_TRY(write_file_durably(directory / "statement.html", privacy::statement_page(statement)));
   const fs::path certificate = path.parent_path() / "certificate.pem";
   std::error_code error;
   const bool has_certificate = fs::exists(certificate, error);
@@ -305,6 +315,43 @@ Status run_export(const ExportOptions& options) {
   return {};
 }
 
+// --- A site's statement, as the aggregator has it ---
+
+struct StatementOptions {
+  ServerOptions server;
+  std::string site, directory = "privacy-statement";
+  bool json = false;
+};
+
+Status run_statement(const StatementOptions& options) {
+  TRIB_ASSIGN(AdminClient client, AdminClient::connect(options.server));
+  tributary::proto::AdminRequest request;
+  request.mutable_site_statement()->set_site(options.site);
+  TRIB_ASSIGN(const json::value answer, client.request(request));
+  const std::string text(answer.at("statement").as_string());
+  // What the aggregator hands out is not believed: signature and every epsilon are computed here.
+  TRIB_ASSIGN(const privacy::Statement statement, privacy::verify_statement(text, options.site));
+  const fs::path directory = options.directory;
+  TRIB_TRY(make_directories(directory));
+  TRIB_TRY(write_file_durably(directory / "statement.json", text));
+  TRIB_TRY(write_file_durably(directory / "statement.html", privacy::statement_page(statement)));
+  const std::string received(answer.at("received").as_string());
+  if (options.json) {
+    std::cout << json::serialize(json::object{{"statement", (directory / "statement.json").string()},
+                                              {"page", (directory / "statement.html").string()},
+                                              {"received", received},
+                                              {"hash", statement.hash},
+                                              {"key_sha256", statement.key_sha256}})
+              << "\n";
+    return {};
+  }
+  std::cout << "the newest statement of " << statement.site << ", received at " << received
+            << "; its signature and every epsilon are verified\n  to read and print   "
+            << (directory / "statement.html").string() << "\n  signed with key     " << statement.key_sha256
+            << "\n  the site is asked for a fresh one: repeat the command in a moment to have it\n";
+  return {};
+}
+
 }  // namespace
 
 void add_privacy_ledger_commands(CLI::App& privacy, Exit& exit) {
@@ -321,6 +368,19 @@ void add_privacy_ledger_commands(CLI::App& privacy, Exit& exit) {
   report_command->add_flag("--json", report->json, "One JSON object on standard output");
   add_server_options(*report_command, report->server);
   report_command->callback([report, &exit] { exit.report(run_report(*report)); });
+
+  auto statement = std::make_shared<StatementOptions>();
+  CLI::App* statement_command = privacy.add_subcommand(
+      "statement",
+      "The newest signed statement that a site has sent to its aggregator, verified here, as JSON and as a page\n"
+      "Example: trib privacy statement st-mary --server federation");
+  statement_command->add_option("site", statement->site, "The site's name")->required();
+  statement_command->add_option("--out", statement->directory, "Where statement.json and statement.html go")
+      ->type_name("DIR")
+      ->capture_default_str();
+  statement_command->add_flag("--json", statement->json, "One JSON object on standard output");
+  add_server_options(*statement_command, statement->server);
+  statement_command->callback([statement, &exit] { exit.report(run_statement(*statement)); });
 
   auto verify = std::make_shared<VerifyOptions>();
   CLI::App* verify_command = privacy.add_subcommand(

@@ -16,11 +16,13 @@
 #include "client/backoff.h"
 #include "client/identity.h"
 #include "client/ledger_gap.h"
+#include "client/metrics.h"
 #include "client/session.h"
 #include "client/site_commands.h"
 #include "client/site_jobs.h"
 #include "client/site_status.h"
 #include "common/files.h"
+#include "common/log.h"
 #include "common/net/enrolment.h"
 #include "common/net/tls.h"
 #include "kernels/device.h"
@@ -52,7 +54,14 @@ class Daemon final : public SessionHost {
     if (options.screen >= 0) display_.emplace(options.screen, clock);
   }
 
-  void run() {
+  // Errors: a metrics.listen that cannot be listened on.
+  Status run() {
+    if (config_.metrics_listen) {
+      TRIB_ASSIGN(metrics_, MetricsServer::start(context_, *config_.metrics_listen,
+                                                 {.metrics = [this] { return metrics_text(); },
+                                                  .is_ready = [this] { return connection_.state == "connected"; }}));
+      spdlog::info("metrics and health at http://{}:{}", config_.metrics_listen->host, metrics_->port());
+    }
     const auto rethrow = [](std::exception_ptr thrown) {
       if (thrown) std::rethrow_exception(thrown);
     };
@@ -64,6 +73,7 @@ class Daemon final : public SessionHost {
     connection_.retry_at.reset();
     show_status();
     if (display_) display_->finish();
+    return {};
   }
 
   proto::Hello hello() override {
@@ -232,8 +242,17 @@ class Daemon final : public SessionHost {
     }
   }
 
-  void show_status() {
-    status_changed_ = false;
+  std::string metrics_text() const {
+    std::vector<DataSetMetrics> sets;
+    for (const auto& [name, policy] : config_.data_sets) {
+      constexpr double delta_without_budget = 1e-5;
+      const double delta = policy.budget ? policy.budget->delta : delta_without_budget;
+      sets.push_back({name, site_.ledger->epsilon_spent(name, delta), policy.budget ? policy.budget->epsilon : 0.0});
+    }
+    return client_metrics_text(status(), sets, jobs_.rounds(), site_.ledger->head().count);
+  }
+
+  SiteStatus status() const {
     SiteStatus status;
     status.site = identity_.site();
     status.process = ::getpid();
@@ -247,6 +266,12 @@ class Daemon final : public SessionHost {
       ++status.outbox_entries;
       status.outbox_bytes += item.bytes;
     }
+    return status;
+  }
+
+  void show_status() {
+    status_changed_ = false;
+    const SiteStatus status = this->status();
     if (display_) display_->show(status);
     const Status written = write_status(options_.directory.status(), status);
     if (!written && !status_failed_) spdlog::warn("{}", written.error().message);
@@ -271,6 +296,7 @@ class Daemon final : public SessionHost {
   bool stopping_ = false;
   bool drained_ = false;
   std::shared_ptr<Session> session_;
+  std::unique_ptr<MetricsServer> metrics_;
   SiteJobs jobs_;  // last: its threads are joined before what they report to goes
 };
 
@@ -291,6 +317,7 @@ Status run_daemon(const SiteConfig& config, const DaemonOptions& options, const 
   TRIB_TRY(outbox->remove_older_than(std::filesystem::file_time_type::clock::now() - config.outbox_keep));
   TRIB_ASSIGN(kernels::Device* const device, kernels::open_device(config.device));
 
+  set_log_client(config.site);
   Site site;
   site.name = config.site;
   site.device = device;
@@ -298,14 +325,15 @@ Status run_daemon(const SiteConfig& config, const DaemonOptions& options, const 
   site.shared = std::make_shared<tasks::SharedResources>();
   site.data_sets = config.data_sets;
   site.ledger = ledger.get();
+  TRIB_ASSIGN(site.signer, signer_from_pem(identity.key.to_pem()));
+  site.share_statement = config.share_statement;
   site.data_versions = data_versions.get();
   site.outbox = outbox.get();
   site.clock = &clock;
   site.find_task = &tasks::find_task;
   spdlog::info("site '{}' on {}; {} entries in the ledger, {} contributions in the outbox", site.name, device->name(),
                site.ledger->head().count, outbox->list().size());
-  Daemon(config, options, clock, site, std::move(identity)).run();
-  return {};
+  return Daemon(config, options, clock, site, std::move(identity)).run();
 }
 
 }  // namespace trib::client

@@ -56,6 +56,11 @@ Result<FileStamp> DataVersions::check(privacy::Ledger& ledger, const std::string
   return stamp;
 }
 
+Result<Sha256> DataVersions::digest_of(const std::filesystem::path& file) const {
+  TRIB_ASSIGN(const FileStamp stamp, stamp_of(file));
+  return digest(file, stamp);
+}
+
 Status DataVersions::update(privacy::Ledger& ledger, const std::string& data_set, const DataSetPolicy& policy) const {
   TRIB_ASSIGN(const FileStamp stamp, stamp_of(policy.file));
   TRIB_ASSIGN(const Sha256 value, digest(policy.file, stamp));

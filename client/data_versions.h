@@ -37,6 +37,9 @@ class DataVersions {
   // other data set's. Returns its stamp, for a look back after the file was read. Errors as Ledger::declare_data.
   Result<FileStamp> check(privacy::Ledger& ledger, const std::string& data_set, const DataSetPolicy& policy) const;
 
+  // The digest that a ledger's entry would have of the file, for who only compares.
+  Result<Sha256> digest_of(const std::filesystem::path& file) const;
+
   // Declares the file as the data set's next version. Errors as Ledger::update_data.
   Status update(privacy::Ledger& ledger, const std::string& data_set, const DataSetPolicy& policy) const;
 

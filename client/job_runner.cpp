@@ -1,13 +1,13 @@
 #include "client/job_runner.h"
 
 #include <spdlog/fmt/fmt.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cmath>
 #include <new>
 
 #include "common/failpoint.h"
+#include "common/log.h"
 #include "kernels/device.h"
 #include "privacy/accountant.h"
 #include "privacy/session.h"
@@ -209,7 +209,11 @@ std::int64_t JobRunner::declared_records() const {
 }
 
 double JobRunner::epsilon_spent() const {
-  return site_.ledger->epsilon_spent(job_.spec.data_set, policy_.budget ? policy_.budget->delta : charge_.target_delta);
+  return site_.ledger->epsilon_spent(job_.spec.data_set, epsilon_delta());
+}
+
+double JobRunner::epsilon_delta() const {
+  return policy_.budget ? policy_.budget->delta : charge_.target_delta;
 }
 
 double JobRunner::epsilon_budget() const {
@@ -363,8 +367,9 @@ HostTensor JobRunner::evaluate(std::int64_t round, const TensorMap& broadcast, t
   privacy::Charge charge = *evaluation_charge_;
   charge.round = round;
   const auto leave_out = [&](const Error& error) {
-    spdlog::warn("job {}: round {} is contributed without an evaluation on this site's data: {}", job_.id, round,
-                 error.message);
+    log_warn({.job = job_.id, .round = round},
+             "job {}: round {} is contributed without an evaluation on this site's data: {}", job_.id, round,
+             error.message);
     return none;
   };
   if (charge.mechanism.kind != privacy::MechanismKind::none) {

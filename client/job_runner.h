@@ -55,6 +55,9 @@ struct Site {
   std::shared_ptr<tasks::SharedResources> shared;
   std::map<std::string, DataSetPolicy, std::less<>> data_sets;
   privacy::Ledger* ledger = nullptr;
+  // With what the site's privacy statements are signed; null, or not shared: it sends none.
+  std::shared_ptr<const Signer> signer;
+  bool share_statement = true;
   // Null only in a simulation, whose data was made for it.
   const DataVersions* data_versions = nullptr;
   // Null only in a simulation, where the process that trains is also the one that sums: then nothing is kept, and a
@@ -112,6 +115,7 @@ class JobRunner {
   // Of the job's data set, now and with the cap: what the site's own screen and the aggregator may be told.
   double epsilon_spent() const;
   double epsilon_budget() const;
+  double epsilon_delta() const;  // at which both are stated
 
   // True until set_constants() has succeeded, for a job that has constants.
   bool needs_constants() const { return job_.constants_digest.has_value() && !has_constants_; }

@@ -230,6 +230,9 @@ Status Session::handle(const proto::ServerMessage& message) {
     case Body::kJobEnded:
       jobs_->job_ended(message.job_ended().job_id(), message.job_ended().outcome());
       return {};
+    case Body::kStatementRequest:
+      jobs_->statement_requested();
+      return {};
     case Body::kCertificateIssued:
       return host_->renewed(message.certificate_issued().certificate_pem());
     case Body::kWelcome:

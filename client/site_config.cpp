@@ -76,6 +76,25 @@ DataSetPolicy read_data_set(ConfigReader& config, const std::string& name, const
   return policy;
 }
 
+bool is_loopback(const net::HostPort& address) {
+  return address.host == "localhost" || address.host == "::1" ||
+         (address.is_ip_address() && address.host.starts_with("127."));
+}
+
+void read_metrics(ConfigReader& reader, SiteConfig& config) {
+  const bool allow_plain_text = reader.boolean("metrics.allow_plain_text", false);
+  if (!reader.has("metrics.listen")) return;
+  const auto address = net::parse_host_port(reader.text("metrics.listen"));
+  if (!address) return reader.fail("metrics.listen", address.error().message);
+  if (!is_loopback(*address) && !allow_plain_text) {
+    return reader.fail("metrics.listen",
+                       fmt::format("{} is not a loopback address, and what is served there is not encrypted: use "
+                                   "127.0.0.1, or say metrics.allow_plain_text = true where the network is trusted",
+                                   address->to_string()));
+  }
+  config.metrics_listen = *address;
+}
+
 }  // namespace
 
 const char* const records_hint =
@@ -104,6 +123,9 @@ Result<SiteConfig> read_site_config(const std::filesystem::path& path) {
   for (const std::string& models : reader.texts("models", std::vector<std::string>{})) {
     config.models.push_back(directory / models);
   }
+
+  config.share_statement = reader.boolean("share_statement", config.share_statement);
+  read_metrics(reader, config);
 
   const auto duration = [&](const char* key, Milliseconds& value, std::int64_t maximum) {
     value = Milliseconds(reader.duration_ms(key, {.minimum = 1, .maximum = maximum}, value.count()));
@@ -144,8 +166,21 @@ std::string render_site_config(const SiteConfig& config) {
       "site = {}\n"
       "servers = {}  # tried in turn\n"
       "device = {}  # \"auto\", \"cpu\", \"cuda\", \"cuda:1\"\n"
-      "models = {}  # directories with base models; a job names its model by SHA-256\n",
-      toml_string(config.site), toml_list(config.servers), toml_string(config.device), toml_list(models));
+      "models = {}  # directories with base models; a job names its model by SHA-256\n"
+      "# Whether the aggregator gets this site's privacy statement, signed with its key: what was spent, from public\n"
+      "# parameters alone, and nothing of the records.\n"
+      "share_statement = {}\n",
+      toml_string(config.site), toml_list(config.servers), toml_string(config.device), toml_list(models),
+      config.share_statement);
+  if (config.metrics_listen) {
+    text += fmt::format("\n[metrics]\nlisten = {}\n{}", toml_string(config.metrics_listen->to_string()),
+                        is_loopback(*config.metrics_listen) ? "" : "allow_plain_text = true\n");
+  } else {
+    text +=
+        "\n# Prometheus metrics and health of this client; without TLS, so on this machine alone.\n"
+        "# [metrics]\n"
+        "# listen = \"127.0.0.1:9464\"\n";
+  }
   for (const auto& [name, policy] : config.data_sets) {
     text += fmt::format(
         "\n[dataset.{}]\n"

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "client/job_runner.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/net/address.h"
 #include "common/result.h"
 
 namespace trib::client {
@@ -37,6 +39,11 @@ struct SiteConfig {
   std::string device = "auto";
   std::vector<std::filesystem::path> models;  // searched for base models by SHA-256
   std::map<std::string, DataSetPolicy, std::less<>> data_sets;
+
+  bool share_statement = true;  // whether the aggregator gets the site's signed privacy statement
+  // Where the client's own metrics and health are served; none: nowhere. Only a loopback address, or with
+  // metrics.allow_plain_text = true, since there is no TLS.
+  std::optional<net::HostPort> metrics_listen;
 
   Milliseconds connect_timeout{20'000};
   Milliseconds idle_timeout{60'000};

@@ -1,13 +1,12 @@
 #include "client/site_jobs.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <cmath>
 #include <system_error>
 
 #include "common/files.h"
+#include "common/log.h"
 #include "common/net/transfer.h"
 #include "common/safetensors.h"
 
@@ -133,7 +132,8 @@ SiteJobs::SiteJobs(boost::asio::any_io_executor executor, const Site& site, std:
     : executor_(std::move(executor)),
       site_(site),
       constants_directory_(std::move(constants_directory)),
-      changed_(std::move(changed)) {}
+      changed_(std::move(changed)),
+      statements_(executor_, site) {}
 
 SiteJobs::~SiteJobs() {
   alive_.reset();
@@ -142,10 +142,12 @@ SiteJobs::~SiteJobs() {
 
 void SiteJobs::connected(AggregatorLink& link) {
   link_ = &link;
+  statements_.connected(link);
 }
 
 void SiteJobs::disconnected() {
   link_ = nullptr;
+  statements_.disconnected();
   // The aggregator asks again; only what is being trained goes on.
   for (auto& [id, job] : jobs_) job->asked.reset();
 }
@@ -176,7 +178,7 @@ Status SiteJobs::offered(const proto::JobOffer& offer) {
   job->preparation = preparation;
   jobs_[job->id] = std::move(job);
   changed_();
-  spdlog::info("job {} was offered; preparing it", offer.job_id());
+  log_info({.job = offer.job_id()}, "job {} was offered; preparing it", offer.job_id());
 
   preparer_.run([this, preparation, alive = std::weak_ptr(alive_), offered_job = std::move(offered_job),
                  file = offer.job_file()]() mutable {
@@ -184,7 +186,7 @@ Status SiteJobs::offered(const proto::JobOffer& offer) {
     auto acceptance = std::make_shared<JobRunner::Acceptance>(prepare(std::move(offered_job), file, site_));
     if (acceptance->runner && acceptance->runner->needs_constants()) {
       if (const Status cached = load_cached_constants(*acceptance->runner); !cached) {
-        spdlog::debug("job {}: its constants have to be fetched: {}", id, cached.error().message);
+        log_debug({.job = id}, "job {}: its constants have to be fetched: {}", id, cached.error().message);
       }
     }
     boost::asio::post(executor_, [this, alive, id, preparation, acceptance] {
@@ -217,11 +219,11 @@ void SiteJobs::accepted(const std::string& id, std::uint64_t preparation, JobRun
     job->status.state = "waiting";
     job->status.epsilon_spent = job->runner->epsilon_spent();
     job->status.epsilon_budget = job->runner->epsilon_budget();
-    spdlog::info("job {} is accepted: task {}, data set '{}'", id, spec.task, spec.data_set);
+    log_info({.job = id}, "job {} is accepted: task {}, data set '{}'", id, spec.task, spec.data_set);
   } else {
     job->status.state = "refused";
     job->status.reason = job->refusal.detail;
-    spdlog::warn("job {} is refused: {}", id, job->refusal.detail);
+    log_warn({.job = id}, "job {} is refused: {}", id, job->refusal.detail);
   }
   changed_();
   reply_to_offer(*job);
@@ -235,6 +237,9 @@ void SiteJobs::reply_to_offer(Job& job) {
   reply.set_accepted(job.runner != nullptr);
   if (job.runner) {
     reply.set_declared_records(job.runner->declared_records());
+    reply.set_epsilon_spent(job.runner->epsilon_spent());
+    reply.set_epsilon_budget(job.runner->epsilon_budget());
+    reply.set_delta(job.runner->epsilon_delta());
   } else {
     reply.set_reason(job.refusal.reason);
   }
@@ -289,7 +294,8 @@ Status SiteJobs::constants_arrived(const std::string& id, const TensorMap& const
   TRIB_TRY(job->runner->set_constants(constants));
   Status cached = make_directories(constants_directory_, 0700);
   if (cached) cached = write_safetensors(constants_path(*job->runner->offer().constants_digest), constants);
-  if (!cached) spdlog::warn("job {}: its constants will be fetched again next time: {}", id, cached.error().message);
+  if (!cached)
+    log_warn({.job = id}, "job {}: its constants will be fetched again next time: {}", id, cached.error().message);
   advance(*job);
   return {};
 }
@@ -329,7 +335,7 @@ void SiteJobs::advance(Job& job) {
     const std::int64_t round = asked.round;
     auto entry = site_.outbox->get(job.id, round);
     if (entry) {
-      spdlog::info("job {}: round {} is in the outbox and sent again", job.id, round);
+      log_info({.job = job.id, .round = round}, "job {}: round {} is in the outbox and sent again", job.id, round);
       job.asked.reset();
       upload(job, std::move(*entry));
     } else {
@@ -357,7 +363,8 @@ void SiteJobs::train(Job& job) {
   job.status.steps = 0;
   job.status.loss.reset();
   changed_();
-  spdlog::info("job {}: round {} of {} begins", job.id, training->round, job.runner->spec().rounds);
+  log_info({.job = job.id, .round = training->round}, "job {}: round {} of {} begins", job.id, training->round,
+           job.runner->spec().rounds);
 
   auto broadcast = std::make_shared<TensorMap>(std::move(*job.asked->broadcast));
   job.asked.reset();
@@ -387,26 +394,31 @@ void SiteJobs::report(const Training& training) {
   progress.set_steps(static_cast<std::uint32_t>(training.steps));
   progress.set_epsilon_spent(job->status.epsilon_spent);
   progress.set_epsilon_budget(job->status.epsilon_budget);
+  progress.set_delta(training.runner->epsilon_delta());
   const privacy::LedgerHead head = site_.ledger->head();
   progress.mutable_ledger_head()->set_count(head.count);
   progress.mutable_ledger_head()->set_hash(head.hash.data(), head.hash.size());
   link_->send(std::move(message));
+  statements_.ledger_changed();
 }
 
 void SiteJobs::trained(const std::shared_ptr<Training>& training, RoundOutcome outcome) {
-  training_.reset();
   Job* job = find(training->job);
   if (job != nullptr && job->runner == training->runner) {
+    // An evaluation is charged after the last step; the round's report says so before its contribution goes.
+    if (job->runner->epsilon_spent() != job->status.epsilon_spent) report(*training);
+    training_.reset();
     job->status.epsilon_spent = job->runner->epsilon_spent();
     if (outcome.contribution) {
       ++job->status.rounds_done;
+      ++rounds_.trained;
       job->status.step = job->status.steps;
       if (training->wanted) {
         upload(*job, std::move(*outcome.contribution));
       } else {
         job->status.state = "waiting";
         if (const Status removed = job->runner->round_closed(training->round); !removed) {
-          spdlog::warn("job {}: {}", job->id, removed.error().message);
+          log_warn({.job = job->id, .round = training->round}, "job {}: {}", job->id, removed.error().message);
         }
       }
     } else {
@@ -415,9 +427,10 @@ void SiteJobs::trained(const std::shared_ptr<Training>& training, RoundOutcome o
   } else if (job == nullptr && site_.outbox != nullptr) {
     // The job ended while its round was trained.
     if (const Status removed = site_.outbox->remove_job(training->job); !removed) {
-      spdlog::warn("job {}: {}", training->job, removed.error().message);
+      log_warn({.job = training->job, .round = training->round}, "job {}: {}", training->job, removed.error().message);
     }
   }
+  training_.reset();
   changed_();
   for (auto& [id, waiting] : jobs_) advance(*waiting);
 }
@@ -432,7 +445,8 @@ void SiteJobs::upload(Job& job, OutboxEntry entry) {
 }
 
 void SiteJobs::decline(Job& job, std::int64_t round, const Refusal& refusal) {
-  spdlog::warn("job {}: round {} is declined: {}", job.id, round, refusal.detail);
+  ++rounds_.declined;
+  log_warn({.job = job.id, .round = round}, "job {}: round {} is declined: {}", job.id, round, refusal.detail);
   if (job.asked && job.asked->round == round) job.asked.reset();
   job.status.state = job.runner ? "declined" : "refused";
   job.status.reason = refusal.detail;
@@ -453,7 +467,8 @@ void SiteJobs::decline(Job& job, std::int64_t round, const Refusal& refusal) {
 void SiteJobs::receipt(const std::string& id, std::int64_t round, bool is_accepted, const std::string& reason) {
   Job* job = find(id);
   if (!is_accepted)
-    spdlog::warn("job {}: the aggregator did not take the contribution to round {}: {}", id, round, reason);
+    log_warn({.job = id, .round = round}, "job {}: the aggregator did not take the contribution to round {}: {}", id,
+             round, reason);
   if (job == nullptr || job->status.round != round || job->status.state != "sending") return;
   job->status.state = "waiting";
   job->status.reason = is_accepted ? "" : reason;
@@ -469,17 +484,17 @@ void SiteJobs::round_closed(const std::string& id, std::int64_t round) {
   if (job != nullptr && job->asked && job->asked->round == round) job->asked.reset();
   if (site_.outbox == nullptr) return;
   if (const Status removed = site_.outbox->remove(id, round); !removed) {
-    spdlog::warn("job {}: {}", id, removed.error().message);
+    log_warn({.job = id}, "job {}: {}", id, removed.error().message);
   }
   changed_();
 }
 
 void SiteJobs::job_ended(const std::string& id, const std::string& outcome) {
-  spdlog::info("job {} has ended: {}", id, outcome);
+  log_info({.job = id}, "job {} has ended: {}", id, outcome);
   if (training_ && training_->job == id) training_->cancelled = true;
   if (site_.outbox != nullptr) {
     if (const Status removed = site_.outbox->remove_job(id); !removed) {
-      spdlog::warn("job {}: {}", id, removed.error().message);
+      log_warn({.job = id}, "job {}: {}", id, removed.error().message);
     }
   }
   if (Job* job = find(id); job != nullptr && job->offer.constants_sha256().size() == sizeof(Sha256)) {
@@ -489,6 +504,7 @@ void SiteJobs::job_ended(const std::string& id, const std::string& outcome) {
     std::filesystem::remove(constants_path(digest), ignored);
   }
   jobs_.erase(id);
+  statements_.job_ended();
   changed_();
 }
 

@@ -18,7 +18,9 @@
 #include <string>
 
 #include "client/job_runner.h"
+#include "client/metrics.h"
 #include "client/site_status.h"
+#include "client/statement_share.h"
 #include "client/work_thread.h"
 #include "proto/tributary.pb.h"
 
@@ -59,6 +61,7 @@ class SiteJobs {
   void receipt(const std::string& job, std::int64_t round, bool accepted, const std::string& reason);
   void round_closed(const std::string& job, std::int64_t round);
   void job_ended(const std::string& job, const std::string& outcome);
+  void statement_requested() { statements_.requested(); }
 
   // --- Stopping ---
   // Declines every further round; a round that is being trained goes on.
@@ -68,6 +71,7 @@ class SiteJobs {
   bool is_training() const { return training_ != nullptr; }
 
   std::map<std::string, JobStatus> status() const;
+  const RoundCounts& rounds() const { return rounds_; }
 
  private:
   struct Job;
@@ -92,11 +96,13 @@ class SiteJobs {
   std::function<void()> changed_;
   AggregatorLink* link_ = nullptr;
   bool draining_ = false;
+  RoundCounts rounds_;
   std::uint64_t preparations_ = 0;
   std::map<std::string, std::unique_ptr<Job>> jobs_;
   std::shared_ptr<Training> training_;  // the round that is being trained; null while there is none
   std::shared_ptr<bool> alive_ =
       std::make_shared<bool>(true);  // cleared before completions would find a destroyed object
+  StatementShare statements_;
   WorkThread preparer_;
   WorkThread trainer_;
 };

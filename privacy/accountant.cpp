@@ -120,7 +120,7 @@ Divergences one_step(double sample_rate, double noise_multiplier) {
 Divergences cached_one_step(double sample_rate, double noise_multiplier) {
   static std::mutex mutex;
   static std::map<std::pair<double, double>, Divergences> cache;
-  constexpr std::size_t kMostEntries = 512;
+  constexpr std::size_t kMostEntries = 8192;  // 10 MiB: an aggregator accounts for every site of every job
   if (std::isnan(sample_rate) || std::isnan(noise_multiplier)) return one_step(sample_rate, noise_multiplier);
   const std::pair key{sample_rate, noise_multiplier};
   {

@@ -290,6 +290,7 @@ struct Ledger::Impl {
   std::string last_time;
 
   // Absent in a ledger without a file.
+  LedgerHeader header;
   std::filesystem::path path;
   std::optional<FileLock> lock;
   FileDescriptor file;
@@ -343,6 +344,7 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const std::filesystem::path& path, 
   impl->path = path;
   impl->lock = *std::move(lock);
   impl->head = content.head;
+  impl->header = content.header;
   impl->last_time = content.header.created;
   for (LedgerEntry& entry : content.entries) impl->remember(std::move(entry));
   // What is settled here goes into the file in one piece: no crash can lose half of it.
@@ -486,6 +488,17 @@ std::vector<LedgerEntry> Ledger::entries() const {
 Accounts Ledger::accounts() const {
   const std::lock_guard guard(impl_->mutex);
   return impl_->accounts;
+}
+
+Ledger::Snapshot Ledger::snapshot() const {
+  const std::lock_guard guard(impl_->mutex);
+  Snapshot snapshot;
+  snapshot.file.header = impl_->header;
+  snapshot.file.entries = impl_->entries;
+  snapshot.file.head = impl_->head;
+  snapshot.file.key = impl_->owner.signer->public_key().text();
+  snapshot.accounts = impl_->accounts;
+  return snapshot;
 }
 
 Result<LedgerFile> read_ledger_file(const std::filesystem::path& path) {

@@ -101,6 +101,13 @@ class Ledger {
   LedgerHead head() const;
   std::vector<LedgerEntry> entries() const;
   Accounts accounts() const;
+  // What the file holds, as verified at opening and written since, and what it adds up to, taken together: for a
+  // statement of what is known now. A ledger without a file has an empty header.
+  struct Snapshot {
+    LedgerFile file;
+    Accounts accounts;
+  };
+  Snapshot snapshot() const;
 
  private:
   struct Impl;

@@ -7,6 +7,7 @@
 #include <boost/json.hpp>
 
 #include "common/files.h"
+#include "common/log.h"
 #include "common/net/coroutine.h"
 #include "common/net/enrolment.h"
 #include "server/completion.h"
@@ -145,7 +146,15 @@ asio::awaitable<Status> Admin::answer(Conversation& conversation, const AdminReq
       reply = document(cancel(request.cancel_job()));
       break;
     case AdminRequest::kPrivacyReport:
-      reply = document(privacy_report_json(*services_.store, services_.config->federation));
+      reply =
+          document(privacy_report_json(*services_.store, services_.config->federation, services_.clock->wall_now()));
+      break;
+    case AdminRequest::kPrivacyHistory:
+      reply = document(privacy_history_json(*services_.store, request.privacy_history().site(),
+                                            request.privacy_history().data_set(), services_.clock->wall_now()));
+      break;
+    case AdminRequest::kSiteStatement:
+      reply = document(site_statement(request.site_statement().site()));
       break;
     case AdminRequest::kServerStatus:
       reply = document(status());
@@ -174,7 +183,8 @@ Result<std::string> Admin::create_invite(const tributary::proto::CreateInvite& r
   TRIB_ASSIGN(const auto invite,
               services_.authority->invite(request.site(), request.is_operator(), valid_for, addresses_));
   const std::string expires = to_iso8601(WallTime(std::chrono::seconds(invite.expires_unix())));
-  spdlog::info("invited '{}' as {}, until {}", request.site(), request.is_operator() ? "operator" : "site", expires);
+  log_info({.client = request.site()}, "invited '{}' as {}, until {}", request.site(),
+           request.is_operator() ? "operator" : "site", expires);
   return json::serialize(json::object{{"site", request.site()},
                                       {"role", request.is_operator() ? "operator" : "site"},
                                       {"token", net::make_token(invite)},
@@ -187,8 +197,9 @@ Result<std::string> Admin::revoke(const tributary::proto::RevokeSite& request) {
       "the operator revoked this site" + (request.reason().empty() ? std::string() : ": " + request.reason());
   const bool was_connected = sessions_.end(request.site(), Errc::permission_denied, reason);
   services_.coordinator->client_revoked(request.site(), request.reason());
-  spdlog::warn("'{}' is revoked{}: {}", request.site(), was_connected ? ", its session has ended" : "",
-               request.reason().empty() ? "no reason given" : request.reason());
+  log_warn({.client = request.site()}, "'{}' is revoked{}: {}", request.site(),
+           was_connected ? ", its session has ended" : "",
+           request.reason().empty() ? "no reason given" : request.reason());
   return json::serialize(json::object{{"site", request.site()}, {"revoked", true}, {"session_ended", was_connected}});
 }
 
@@ -200,8 +211,25 @@ Result<std::string> Admin::submit(const tributary::proto::SubmitJob& request) {
 
 Result<std::string> Admin::cancel(const tributary::proto::CancelJob& request) {
   TRIB_TRY(services_.coordinator->cancel_job(request.job_id(), request.reason()));
-  spdlog::info("job {} cancelled: {}", request.job_id(), request.reason());
+  log_info({.job = request.job_id()}, "job {} cancelled: {}", request.job_id(), request.reason());
   return json::serialize(json::object{{"id", request.job_id()}, {"state", "cancelled"}});
+}
+
+Result<std::string> Admin::site_statement(const std::string& site) {
+  TRIB_ASSIGN(const auto statement, services_.store->statement(site));
+  const bool is_asked = sessions_.request_statement(site);
+  if (!statement)
+    return Error{
+        Errc::not_found,
+        fmt::format("'{}' has sent no privacy statement: {}", site,
+                    is_asked ? "it is asked for one now; try again in a moment. If none comes, its client.toml "
+                               "says share_statement = false, or its client is older"
+                             : "it is not connected, or not a site of this federation")};
+  return json::serialize(json::object{{"site", site},
+                                      {"received", to_iso8601(statement->received)},
+                                      {"head_count", statement->head_count},
+                                      {"fresh_one_requested", is_asked},
+                                      {"statement", statement->text}});
 }
 
 std::string Admin::status() const {

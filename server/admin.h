@@ -37,6 +37,7 @@ class Admin {
   Result<std::string> revoke(const tributary::proto::RevokeSite& request);
   Result<std::string> submit(const tributary::proto::SubmitJob& request);
   Result<std::string> cancel(const tributary::proto::CancelJob& request);
+  Result<std::string> site_statement(const std::string& site);
   std::string status() const;
 
   SessionServices services_;

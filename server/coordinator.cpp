@@ -38,6 +38,7 @@ struct Coordinator::Impl {
   std::vector<std::shared_ptr<Job>> jobs;  // oldest first
   std::map<std::uint64_t, Subscription> subscriptions;
   std::uint64_t next_subscription = 1;
+  MonotonicTime seen_noted{};
 
   Result<Job*> find(std::string_view id) const {
     for (const auto& job : jobs)
@@ -64,6 +65,20 @@ struct Coordinator::Impl {
       subscriptions.at(id).is_behind = true;
       catch_up(id, change.important);
     }
+  }
+
+  // What the store refuses is no reason to turn a site away; it is written again within seen_interval.
+  void note_seen(const std::vector<SiteSeen>& seen) {
+    for (const SiteSeen& site : seen) engine.last_seen[site.site] = site.time;
+    if (seen.empty()) return;
+    if (const Status noted = engine.store.note_seen(seen); !noted) spdlog::warn("{}", noted.error().message);
+  }
+  void note_connected() {
+    if (engine.clock.now() - seen_noted < engine.options.seen_interval) return;
+    seen_noted = engine.clock.now();
+    std::vector<SiteSeen> seen;
+    for (const auto& [site, details] : engine.connections) seen.push_back({site, engine.clock.wall_now(), {}});
+    note_seen(seen);
   }
 
   // Sends what a subscriber has missed, if it matters or the last report is old enough.
@@ -95,6 +110,7 @@ Coordinator::Coordinator(Store& store, StateFiles& state_files, tasks::Aggregato
                       work_queue,
                       std::move(options),
                       clock.now(),
+                      {},
                       {},
                       {}},
                      {},
@@ -132,7 +148,7 @@ Result<std::string> Coordinator::submit_job(std::string_view job_file, std::stri
   const std::string id = record.id;
   impl_->jobs.push_back(std::make_shared<Job>(engine, std::move(record)));
   TRIB_TRY(impl_->jobs.back()->start());
-  spdlog::info("job {} submitted: {} rounds of {}", id, spec.rounds, spec.task);
+  log_info({.job = id}, "job {} submitted: {} rounds of {}", id, spec.rounds, spec.task);
   return id;
 }
 
@@ -170,12 +186,13 @@ void Coordinator::export_model(std::string_view job, bool averaged, std::filesys
 // --- Sites ---
 
 void Coordinator::client_connected(const std::string& client, ClientDetails details) {
+  impl_->note_seen({{client, impl_->engine.clock.wall_now(), details.software_version}});
   impl_->engine.connections[client] = std::move(details);
   impl_->each([&](Job& job) { job.client_connected(client); });
 }
 
 void Coordinator::client_disconnected(const std::string& client) {
-  impl_->engine.connections.erase(client);
+  if (impl_->engine.connections.erase(client) > 0) impl_->note_seen({{client, impl_->engine.clock.wall_now(), {}}});
   impl_->each([&](Job& job) { job.client_disconnected(client); });
 }
 
@@ -186,9 +203,9 @@ void Coordinator::client_revoked(const std::string& client, std::string_view rea
 }
 
 Status Coordinator::job_reply(const std::string& client, std::string_view job, bool accepted, std::string_view reason,
-                              std::int64_t declared_records) {
+                              std::int64_t declared_records, const std::optional<SiteBudget>& budget) {
   TRIB_ASSIGN(Job* const found, impl_->find(job));
-  return found->job_reply(client, accepted, reason, declared_records);
+  return found->job_reply(client, accepted, reason, declared_records, budget);
 }
 
 Status Coordinator::round_reply(const std::string& client, std::string_view job, std::int64_t round,
@@ -229,6 +246,7 @@ Result<std::shared_ptr<const JobOffer>> Coordinator::offer(std::string_view job)
 
 void Coordinator::tick() {
   impl_->each([](Job& job) { job.tick(); });
+  impl_->note_connected();
   std::vector<std::uint64_t> ids;
   for (const auto& [id, subscription] : impl_->subscriptions) ids.push_back(id);
   for (const std::uint64_t id : ids) impl_->catch_up(id, false);
@@ -274,19 +292,47 @@ std::string Coordinator::sites_json() const {
     object["enrolled"] = to_iso8601(site.enrolled);
     object["revoked"] = site.revoked ? json::value(to_iso8601(*site.revoked)) : json::value(nullptr);
     object["revocation_reason"] = site.revocation_reason;
+    object["last_seen"] = site.last_seen ? json::value(to_iso8601(*site.last_seen)) : json::value(nullptr);
+    object["software_version"] = site.software_version;
   }
   for (const auto& [name, details] : impl_->engine.connections) {
     json::object& object = entry(name);
     object["connected"] = true;
+    object["last_seen"] = to_iso8601(impl_->engine.clock.wall_now());
     object["software_version"] = details.software_version;
     object["device"] = details.device;
     object["address"] = details.address;
   }
+  std::map<std::string, json::array> waits;
+  for (const auto& job : impl_->jobs)
+    for (const SiteWait& wait : job->waits())
+      waits[wait.site].push_back(json::object{
+          {"job", job->id()}, {"round", wait.round}, {"reason", wait.reason}, {"since", to_iso8601(wait.since)}});
+  for (auto& [name, object] : sites) object["waiting_for"] = std::move(waits[name]);
   json::object document;
   json::array& list = document["sites"].emplace_array();
   for (auto& [name, object] : sites) list.push_back(std::move(object));
   if (!enrolled) document["error"] = enrolled.error().message;
   return json::serialize(document);
+}
+
+CoordinatorFigures Coordinator::figures() const {
+  CoordinatorFigures figures;
+  for (const JobState state : {JobState::running, JobState::finished, JobState::failed, JobState::cancelled})
+    figures.jobs_by_state[std::string(to_string(state))] = 0;
+  for (const auto& job : impl_->jobs) {
+    ++figures.jobs_by_state[std::string(to_string(job->record().state))];
+    if (!job->has_ended())
+      figures.running.push_back({job->id(), std::string(job->state_name()),
+                                 std::max<std::int64_t>(job->committed_round(), 0), job->spec().rounds,
+                                 std::ssize(job->waits())});
+    for (const auto& [name, site] : job->sites()) {
+      auto& bytes = figures.bytes_by_site[name];
+      bytes.down += site.bytes_down;
+      bytes.up += site.bytes_up;
+    }
+  }
+  return figures;
 }
 
 bool Coordinator::has_running_jobs() const {

@@ -32,11 +32,13 @@
 #include <deque>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "common/clock.h"
 #include "common/hash.h"
@@ -109,6 +111,11 @@ struct CoordinatorOptions {
   Milliseconds storage_retry{10'000};
   // Least time between two reports to a subscriber while nothing but progress changes.
   Milliseconds report_interval{500};
+  // Between two records of the time at which a connected site was seen.
+  Milliseconds seen_interval{600'000};
+  // Called when a job has left a state ("selecting", "collecting", …) after so many seconds, and with "round" when a
+  // round is committed: for metrics. Must not call into the coordinator.
+  std::function<void(std::string_view phase, double seconds)> on_phase = [](std::string_view, double) {};
   // A seeded simulation: reports say so, and that nothing in them is private.
   bool noise_seeded = false;
   // The tasks of this build; tests bring their own.
@@ -125,6 +132,11 @@ struct ClientDetails {
   std::string address;
 };
 
+// What a site says of a data set's ledger: public parameters alone. A delta of 0: it did not say.
+struct SiteBudget {
+  double epsilon_spent = 0.0, epsilon_budget = 0.0, delta = 0.0;
+};
+
 struct RoundAnswer {
   bool accepted = false;
   std::string reason;        // why declined
@@ -135,7 +147,22 @@ struct RoundAnswer {
 struct ClientProgress {
   std::int64_t round = 0;
   std::int64_t step = 0, steps = 0;
-  double epsilon_spent = 0.0, epsilon_budget = 0.0;
+  double epsilon_spent = 0.0, epsilon_budget = 0.0, delta = 0.0;
+};
+
+// What metrics are made of, as the coordinator knows it.
+struct CoordinatorFigures {
+  struct Bytes {
+    std::uint64_t down = 0, up = 0;
+  };
+  struct RunningJob {
+    std::string id, state;
+    std::int64_t round = 0, rounds_total = 0;  // committed so far, and in all
+    std::int64_t waited_for = 0;               // sites
+  };
+  std::map<std::string, std::int64_t> jobs_by_state;  // "running" and how jobs end; each is there
+  std::vector<RunningJob> running;
+  std::map<std::string, Bytes> bytes_by_site;  // of all jobs, over all starts of the aggregator
 };
 
 class Coordinator {
@@ -172,7 +199,7 @@ class Coordinator {
   // Errc::not_found (no such running job). An acceptance makes the site eligible, and gets it the RoundStart of the
   // open round again if it is one of its sites and has not contributed. A refusal drops it from the job.
   Status job_reply(const std::string& client, std::string_view job, bool accepted, std::string_view reason,
-                   std::int64_t declared_records);
+                   std::int64_t declared_records, const std::optional<SiteBudget>& budget = {});
   // Errc::not_found; permission_denied if the site was not chosen; deadline_exceeded if the round is closed. An
   // acceptance counts as a participation at once, whatever comes of it. A decline is for this round, or for the job if
   // it is final or over budget.
@@ -208,7 +235,10 @@ class Coordinator {
   // --- Views: one JSON document each (server/job_report.h) ---
   std::string jobs_json() const;                             // {"jobs": […]}, oldest first
   Result<std::string> job_json(std::string_view job) const;  // Errc::not_found lists the jobs
-  std::string sites_json() const;                            // {"sites": […]}: enrolled or connected
+  // {"sites": […]}: enrolled or connected; each with "last_seen" (now, if it is connected), "certificate_until",
+  // "software_version" and "waiting_for": [{"job", "round" (0: its answer to the offer), "reason", "since"}].
+  std::string sites_json() const;
+  CoordinatorFigures figures() const;
   bool has_running_jobs() const;
 
   // Calls `report` with the job's document now and whenever it changes, until it has ended (`last` is then true) or

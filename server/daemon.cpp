@@ -21,6 +21,7 @@
 #include "server/admin.h"
 #include "server/certificate_authority.h"
 #include "server/enrolment.h"
+#include "server/metrics.h"
 #include "server/rate_limit.h"
 #include "server/session.h"
 #include "server/sqlite_store.h"
@@ -120,6 +121,7 @@ struct Daemon::Impl {
   std::shared_ptr<net::TlsServerContext> tls;
   Sessions sessions;
   // The coordinator uses the pool, whose work uses the coordinator's jobs: the pool is joined first.
+  Metrics metrics{system_clock()};
   std::unique_ptr<Coordinator> coordinator;
   std::unique_ptr<WorkerPool> workers;
   std::unique_ptr<Admin> admin;
@@ -149,6 +151,7 @@ Status Daemon::Impl::open(CoordinatorOptions options) {
   task_context.model_directories = config.models;
   task_context.data_directory = config.data;
   task_context.shared = std::make_shared<tasks::SharedResources>();
+  options.on_phase = [this](std::string_view phase, double seconds) { metrics.count_phase(phase, seconds); };
   workers = std::make_unique<WorkerPool>(static_cast<std::size_t>(config.workers), context);
   coordinator = std::make_unique<Coordinator>(*store, *state_files, std::move(task_context), clock, random, sessions,
                                               *workers, std::move(options));
@@ -169,6 +172,20 @@ Status Daemon::Impl::listen() {
   services.config = &config;
   services.clock = &system_clock();
   sessions.set_services(services);
+  MetricsSources sources;
+  sources.coordinator = coordinator.get();
+  sources.sessions = &sessions;
+  sources.staging = staging.get();
+  sources.store = store.get();
+  sources.clock = &system_clock();
+  sources.worker_tasks = [this] { return workers->pending(); };
+  sources.own_certificates = [this] {
+    std::vector<std::pair<std::string, WallTime>> until{{"ca", authority->ca_certificate().not_after()}};
+    if (const auto own = load_server_credentials(directory))
+      until.emplace_back("aggregator", own->certificate.not_after());
+    return until;
+  };
+  metrics.set_sources(std::move(sources));
   admin = std::make_unique<Admin>(services, sessions, std::move(addresses));
   return coordinator->resume();
 }

@@ -41,7 +41,10 @@ json::object client_json(const ClientReport& client) {
           {"round", client.round},
           {"step", client.step},
           {"steps", client.steps},
-          {"last_progress", time_or_null(client.last_progress)}};
+          {"last_progress", time_or_null(client.last_progress)},
+          {"waiting_since", time_or_null(client.waiting_since)},
+          {"last_seen", time_or_null(client.last_seen)},
+          {"software_version", client.software_version}};
 }
 
 json::object round_json(const RoundReport& round) {

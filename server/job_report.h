@@ -38,6 +38,9 @@ struct ClientReport {
   std::uint64_t bytes_down = 0, bytes_up = 0;
   std::int64_t round = 0, step = 0, steps = 0;  // last progress
   std::optional<WallTime> last_progress;
+  std::optional<WallTime> waiting_since;  // it is waited for since then
+  std::optional<WallTime> last_seen;      // now, if it is connected; none: not since the aggregator's start
+  std::string software_version;           // while it is connected
 };
 
 struct RoundReport {

@@ -1,7 +1,5 @@
 #include "server/session.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -9,7 +7,10 @@
 #include <cstring>
 
 #include "common/failpoint.h"
+#include "common/log.h"
 #include "common/net/coroutine.h"
+#include "common/net/x509.h"
+#include "privacy/statement.h"
 
 namespace trib::server {
 namespace {
@@ -23,6 +24,7 @@ constexpr std::size_t most_open_transfers = 64;
 constexpr std::size_t small_chunk_bytes = 1024;  // smaller ones count as messages for the rate limit
 constexpr Milliseconds goodbye_patience{2'000};
 constexpr double burst_seconds = 5.0;
+constexpr double statements_per_second = 0.2, statement_burst = 5.0;  // a client sends one a minute by itself
 
 std::string_view as_text(const Sha256& digest) {
   return {reinterpret_cast<const char*>(digest.data()), digest.size()};
@@ -46,6 +48,7 @@ Session::Session(std::unique_ptr<net::Channel> channel, Sessions& sessions)
       messages_(static_cast<double>(sessions.services().config->messages_per_second),
                 burst_seconds * static_cast<double>(sessions.services().config->messages_per_second),
                 sessions.services().clock->now()),
+      statements_(statements_per_second, statement_burst, sessions.services().clock->now()),
       last_heard_(sessions.services().clock->now()) {}
 
 asio::awaitable<void> Session::run() {
@@ -53,8 +56,8 @@ asio::awaitable<void> Session::run() {
   const Status talked = co_await converse();
   const Error error = ended_ ? *ended_ : talked.error();
   const bool expected = error.code == Errc::unavailable || error.code == Errc::cancelled;
-  spdlog::log(expected ? spdlog::level::info : spdlog::level::warn, "session of '{}' ({}) ended: {}", site(),
-              remote_address(), error.message);
+  log_line(expected ? spdlog::level::info : spdlog::level::warn, {.client = site()}, "session of '{}' ({}) ended: {}",
+           site(), remote_address(), error.message);
   incoming_.clear();
   sessions_.remove(*this);
   if (!ended_) co_await say_goodbye(error);
@@ -122,13 +125,14 @@ asio::awaitable<Status> Session::greet() {
               "is then charged at its worst",
               site(), known->count)};
     if (hello.ledger_head().count() < known->count)
-      spdlog::warn("'{}' has a ledger of {} entries, {} were known: restored from a backup? It will charge the gap",
-                   site(), hello.ledger_head().count(), known->count);
+      log_warn({.client = site()},
+               "'{}' has a ledger of {} entries, {} were known: restored from a backup? It will charge the gap", site(),
+               hello.ledger_head().count(), known->count);
   }
   send(std::move(message));
   note_ledger_head(hello.ledger_head());
-  spdlog::info("'{}' connected from {} ({}, device {})", site(), remote_address(), hello.software_version(),
-               hello.device());
+  log_info({.client = site()}, "'{}' connected from {} ({}, device {})", site(), remote_address(),
+           hello.software_version(), hello.device());
   services.coordinator->client_connected(
       site(), {.software_version = hello.software_version(), .device = hello.device(), .address = remote_address()});
   co_return Status();
@@ -140,7 +144,40 @@ void Session::note_ledger_head(const tributary::proto::LedgerHead& head) {
   LedgerHeadRecord record{head.count(), {}, sessions_.services().clock->wall_now()};
   std::memcpy(record.hash.data(), head.hash().data(), record.hash.size());
   const Status noted = sessions_.services().store->advance_ledger_head(site(), head.data_set(), record);
-  if (!noted) spdlog::error("the ledger head of '{}' is not recorded: {}", site(), noted.error().message);
+  if (!noted)
+    log_error({.client = site()}, "the ledger head of '{}' is not recorded: {}", site(), noted.error().message);
+}
+
+// A statement is the site's own word: it must be signed with the key of its certificate and be about itself. Its
+// figures are for who reads it to recompute (`trib privacy verify`).
+Status Session::check_statement(const std::string& text) const {
+  Store& store = *sessions_.services().store;
+  TRIB_ASSIGN(const privacy::Statement statement, privacy::read_statement(text, site()));
+  if (statement.site != site())
+    return Error{Errc::permission_denied, fmt::format("it is the statement of '{}'", statement.site)};
+  TRIB_ASSIGN(const auto record, store.find_certificate(peer().serial));
+  if (!record) return Error{Errc::not_found, "the certificate of this session is not known any more"};
+  TRIB_ASSIGN(const auto certificate, net::Certificate::from_pem(record->pem));
+  if (to_hex(certificate.public_key_sha256()) != statement.key_sha256)
+    return Error{
+        Errc::permission_denied,
+        fmt::format("it is signed with the key {}…, and the site's certificate is for {}…",
+                    statement.key_sha256.substr(0, 16), to_hex(certificate.public_key_sha256()).substr(0, 16))};
+  TRIB_ASSIGN(const auto known, store.statement(site()));
+  if (known && statement.head_count < known->head_count)
+    return Error{Errc::already_exists, fmt::format("it is of entry {} of the ledger, and one of entry {} is known",
+                                                   statement.head_count, known->head_count)};
+  return store.put_statement(site(), {text, sessions_.services().clock->wall_now(), statement.head_count});
+}
+
+// It changes nothing that a site may do: one that is not taken costs the site no session.
+void Session::note_statement(const std::string& text) {
+  const bool is_in_time = statements_.take(sessions_.services().clock->now());
+  const Status taken = is_in_time ? check_statement(text) : Status(Error{Errc::limit_exceeded, "too many in a row"});
+  auto& counts = sessions_.statement_counts_;
+  ++(taken ? counts.taken : counts.refused);
+  if (!taken)
+    log_warn({.client = site()}, "the privacy statement of '{}' is not kept: {}", site(), taken.error().message);
 }
 
 Status Session::handle(const ClientMessage& message) {
@@ -148,8 +185,9 @@ Status Session::handle(const ClientMessage& message) {
   std::string job;
   std::int64_t round = 0;
   // What comes too late, because a round closed or a job ended while it was under way, is nobody's fault.
-  const auto note = [this](std::string_view what, const Status& status) {
-    if (!status) spdlog::debug("'{}': {}: {}", site(), what, status.error().message);
+  const auto note = [&](std::string_view what, const Status& status) {
+    if (!status)
+      log_debug({.job = job, .round = round, .client = site()}, "'{}': {}: {}", site(), what, status.error().message);
   };
   switch (message.body_case()) {
     case ClientMessage::kHeartbeat:
@@ -157,7 +195,10 @@ Status Session::handle(const ClientMessage& message) {
     case ClientMessage::kJobReply: {
       const auto& reply = message.job_reply();
       job = reply.job_id();
-      note("job reply", coordinator.job_reply(site(), job, reply.accepted(), reply.reason(), reply.declared_records()));
+      std::optional<SiteBudget> budget;
+      if (reply.delta() > 0.0) budget = SiteBudget{reply.epsilon_spent(), reply.epsilon_budget(), reply.delta()};
+      note("job reply",
+           coordinator.job_reply(site(), job, reply.accepted(), reply.reason(), reply.declared_records(), budget));
       break;
     }
     case ClientMessage::kFetchConstants:
@@ -185,7 +226,8 @@ Status Session::handle(const ClientMessage& message) {
                             .step = progress.step(),
                             .steps = progress.steps(),
                             .epsilon_spent = progress.epsilon_spent(),
-                            .epsilon_budget = progress.epsilon_budget()});
+                            .epsilon_budget = progress.epsilon_budget(),
+                            .delta = progress.delta()});
       break;
     }
     case ClientMessage::kContributionStart:
@@ -195,6 +237,9 @@ Status Session::handle(const ClientMessage& message) {
       break;
     case ClientMessage::kRenewCertificate:
       renew_certificate(message.renew_certificate().certificate_request_pem());
+      break;
+    case ClientMessage::kStatement:
+      note_statement(message.statement().text());
       break;
     case ClientMessage::kGoodbye:
       unreachable_ = true;
@@ -211,7 +256,8 @@ Status Session::handle(const ClientMessage& message) {
 void Session::send_constants(const std::string& job) {
   const auto offer = sessions_.services().coordinator->offer(job);
   if (!offer) {
-    spdlog::debug("'{}' asks for the constants of {}: {}", site(), job, offer.error().message);
+    log_debug({.job = job, .client = site()}, "'{}' asks for the constants of {}: {}", site(), job,
+              offer.error().message);
     return;
   }
   // Asking again while they are under way gets them once.
@@ -227,10 +273,11 @@ void Session::send_constants(const std::string& job) {
 void Session::renew_certificate(const std::string& request_pem) {
   const auto certificate = sessions_.services().authority->renew(peer(), request_pem);
   if (!certificate) {
-    spdlog::warn("the certificate of '{}' is not renewed: {}", site(), certificate.error().message);
+    log_warn({.client = site()}, "the certificate of '{}' is not renewed: {}", site(), certificate.error().message);
     return;
   }
-  spdlog::info("'{}' got certificate {} until {}", site(), certificate->serial(), to_iso8601(certificate->not_after()));
+  log_info({.client = site()}, "'{}' got certificate {} until {}", site(), certificate->serial(),
+           to_iso8601(certificate->not_after()));
   ServerMessage message;
   message.mutable_certificate_issued()->set_certificate_pem(certificate->to_pem());
   send(std::move(message));
@@ -315,8 +362,9 @@ void Session::send_receipt(const Incoming& incoming, const Status& outcome) {
   // A contribution that was counted before is safe: the site need not know that it sent it twice.
   const bool is_counted = outcome.ok() || outcome.error().code == Errc::already_exists;
   if (!is_counted)
-    spdlog::warn("contribution of '{}' to {} round {} not taken: {}", site(), incoming.job, incoming.round,
-                 outcome.error().message);
+    log_warn({.job = incoming.job, .round = incoming.round, .client = site()},
+             "contribution of '{}' to {} round {} not taken: {}", site(), incoming.job, incoming.round,
+             outcome.error().message);
   ServerMessage message;
   auto& receipt = *message.mutable_contribution_receipt();
   receipt.set_job_id(incoming.job);
@@ -527,6 +575,21 @@ void Sessions::recheck(const std::string& site) {
   if (session == nullptr) return;
   const Status checked = services_.authority->check(session->peer());
   if (!checked) end(site, checked.error().code, checked.error().message);
+}
+
+bool Sessions::request_statement(std::string_view site) {
+  Session* session = find(site);
+  if (session == nullptr) return false;
+  ServerMessage message;
+  message.mutable_statement_request();
+  session->send(std::move(message));
+  return true;
+}
+
+std::size_t Sessions::queued() const {
+  std::size_t count = 0;
+  for (const auto& [site, session] : sessions_) count += session->queued();
+  return count;
 }
 
 void Sessions::end_all(Errc code, const std::string& reason) {

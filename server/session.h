@@ -51,6 +51,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::string remote_address() const { return channel_->remote_address(); }
   MonotonicTime last_heard() const { return last_heard_; }
   bool is_uploading() const { return !incoming_.empty(); }
+  std::size_t queued() const { return outgoing_.size(); }
 
   // Queued and sent in this order; bytes are accounted to the job and round, if one is named.
   void send(tributary::proto::ServerMessage message, std::string job = {}, std::int64_t round = 0);
@@ -93,11 +94,13 @@ class Session : public std::enable_shared_from_this<Session> {
   void send_constants(const std::string& job);
   void renew_certificate(const std::string& request_pem);
   void note_ledger_head(const tributary::proto::LedgerHead& head);
+  void note_statement(const std::string& text);
+  Status check_statement(const std::string& text) const;
   void account_received(const std::string& job, std::int64_t round);
 
   std::unique_ptr<net::Channel> channel_;
   Sessions& sessions_;
-  TokenBucket messages_;
+  TokenBucket messages_, statements_;
   MonotonicTime last_heard_;
   std::optional<Error> ended_;  // by this side
   std::map<std::uint32_t, Incoming> incoming_;
@@ -139,6 +142,14 @@ class Sessions final : public CoordinatorTransport {
   bool end(std::string_view site, Errc code, const std::string& reason);
   // Ends the session of a site whose certificate no longer counts.
   void recheck(const std::string& site);
+  // Asks a site for a fresh privacy statement; false if it is not connected.
+  bool request_statement(std::string_view site);
+  // Messages and tensors that wait to be sent, over all sessions.
+  std::size_t queued() const;
+  struct StatementCounts {
+    std::uint64_t taken = 0, refused = 0;
+  };
+  const StatementCounts& statement_counts() const { return statement_counts_; }
   void end_all(Errc code, const std::string& reason);
   void beat();
   // From now on no session starts and no round is sent out; uploads that are under way go on.
@@ -146,6 +157,7 @@ class Sessions final : public CoordinatorTransport {
   bool is_draining() const { return draining_; }
   std::size_t uploads() const;
   std::size_t count() const { return sessions_.size(); }
+  bool is_connected(std::string_view site) const { return sessions_.find(site) != sessions_.end(); }
   std::size_t serving() const { return serving_; }  // connections whose coroutine has not ended
 
   // The announcement of tensors that many sites get: their checksum is computed once.
@@ -166,6 +178,7 @@ class Sessions final : public CoordinatorTransport {
   std::map<std::string, std::shared_ptr<Session>, std::less<>> sessions_;
   std::vector<Announced> announced_;
   std::size_t serving_ = 0;
+  StatementCounts statement_counts_;
   bool draining_ = false;
 };
 

@@ -1,5 +1,6 @@
 #include "server/sqlite_store.h"
 
+#include <iterator>
 #include <mutex>
 
 #include "common/failpoint.h"
@@ -8,7 +9,8 @@
 namespace trib::server {
 namespace {
 
-constexpr int schema_version = 2;
+constexpr int base_version = 2;    // of `schema`
+constexpr int schema_version = 3;  // with all that is in `upgrades`
 
 // Times are milliseconds since 1970; hashes are blobs; names and states are text, so that `sqlite3 store.db` can be
 // read.
@@ -42,7 +44,26 @@ CREATE TABLE evaluations (job TEXT NOT NULL REFERENCES jobs (id), round INTEGER 
                           value REAL, PRIMARY KEY (job, round, metric));
 )sql";
 
-constexpr const char* from_version_1 = "ALTER TABLE ledger_heads ADD COLUMN time INTEGER NOT NULL DEFAULT 0;";
+// upgrades[v - 1] makes version v + 1 of version v. A new store is the base and the upgrades after it, so that it has
+// the same tables as one that has come all the way.
+constexpr const char* upgrades[] = {"ALTER TABLE ledger_heads ADD COLUMN time INTEGER NOT NULL DEFAULT 0;",
+                                    R"sql(
+ALTER TABLE sites ADD COLUMN last_seen INTEGER;
+ALTER TABLE sites ADD COLUMN software_version TEXT NOT NULL DEFAULT '';
+ALTER TABLE job_sites ADD COLUMN delta REAL NOT NULL DEFAULT 0;
+ALTER TABLE job_sites ADD COLUMN reported INTEGER;
+ALTER TABLE job_sites ADD COLUMN declined INTEGER;
+ALTER TABLE round_sites ADD COLUMN epsilon_spent REAL NOT NULL DEFAULT 0;
+ALTER TABLE round_sites ADD COLUMN epsilon_budget REAL NOT NULL DEFAULT 0;
+ALTER TABLE round_sites ADD COLUMN reported INTEGER;
+ALTER TABLE round_sites ADD COLUMN declined INTEGER;
+CREATE INDEX rounds_of_a_site ON round_sites (site);
+CREATE INDEX rounds_taken_part_in ON round_sites (job, site) WHERE took_part;
+CREATE INDEX rounds_declined ON round_sites (job) WHERE status = 'declined';
+CREATE TABLE statements (site TEXT PRIMARY KEY, text TEXT NOT NULL, received INTEGER NOT NULL,
+                         head_count INTEGER NOT NULL);
+)sql"};
+static_assert(std::size(upgrades) == schema_version - 1);
 
 template <typename Enum>
 Result<Enum> parse_enum(std::string_view text, std::initializer_list<Enum> values) {
@@ -56,7 +77,41 @@ CertificateRecord read_certificate(const Statement& row) {
 }
 
 SiteRecord read_site(const Statement& row) {
-  return {row.text(0), row.boolean(1), row.time(2), row.optional_time(3), row.text(4)};
+  return {row.text(0), row.boolean(1),       row.time(2), row.optional_time(3),
+          row.text(4), row.optional_time(5), row.text(6)};
+}
+
+Result<RoundSiteStatus> parse_status(std::string_view text) {
+  return parse_enum(text, {RoundSiteStatus::chosen, RoundSiteStatus::accepted, RoundSiteStatus::declined,
+                           RoundSiteStatus::contributed});
+}
+
+// The rest of a round's site, from the column `first` on: round_site_columns.
+constexpr const char* round_site_columns =
+    "round_sites.site, round_sites.status, took_part, round_sites.reason, epsilon_spent, epsilon_budget, reported, "
+    "declined";
+Result<RoundSiteRecord> read_round_site(const Statement& row, int first) {
+  RoundSiteRecord site;
+  site.site = row.text(first);
+  TRIB_ASSIGN(site.status, parse_status(row.text(first + 1)));
+  site.took_part = row.boolean(first + 2);
+  site.reason = row.text(first + 3);
+  site.epsilon_spent = row.real(first + 4);
+  site.epsilon_budget = row.real(first + 5);
+  site.reported = row.optional_time(first + 6);
+  site.declined = row.optional_time(first + 7);
+  return site;
+}
+
+Result<std::vector<SiteRoundRecord>> read_site_rounds(Statement& row) {
+  std::vector<SiteRoundRecord> rounds;
+  for (;;) {
+    TRIB_ASSIGN(const bool found, row.step());
+    if (!found) return rounds;
+    SiteRoundRecord record{row.text(0), row.integer(1), row.time(2), {}};
+    TRIB_ASSIGN(record.part, read_round_site(row, 3));
+    rounds.push_back(std::move(record));
+  }
 }
 
 Status insert_certificate(sqlite3* database, const CertificateRecord& certificate) {
@@ -69,8 +124,10 @@ Status insert_certificate(sqlite3* database, const CertificateRecord& certificat
 
 Status upsert_job_site(sqlite3* database, std::string_view job, const JobSiteRecord& site) {
   Statement upsert(database, "recording the part of " + site.site + " in job " + std::string(job),
-                   "INSERT OR REPLACE INTO job_sites VALUES (?, ?, ?, ?, ?, ?, ?, ?)", job, site.site, site.accepted,
-                   site.declined_reason, site.declared_records, site.turns, site.epsilon_spent, site.epsilon_budget);
+                   "INSERT OR REPLACE INTO job_sites (job, site, accepted, declined_reason, declared_records, turns, "
+                   "epsilon_spent, epsilon_budget, delta, reported, declined) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                   job, site.site, site.accepted, site.declined_reason, site.declared_records, site.turns,
+                   site.epsilon_spent, site.epsilon_budget, site.delta, site.reported, site.declined);
   TRIB_TRY(upsert.run());
   return {};
 }
@@ -143,13 +200,33 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::filesystem::pa
                                         ", this program knows versions up to " + std::to_string(schema_version) +
                                         "; update the program"};
   if (version < schema_version) {
-    const char* const statements = version == 0 ? schema : from_version_1;
-    if (sqlite3_exec(opened, statements, nullptr, nullptr, nullptr) != SQLITE_OK) return sqlite_error(opened, what);
+    std::string statements = version == 0 ? schema : "";
+    for (auto from = version == 0 ? base_version : version; from < schema_version; ++from)
+      statements += upgrades[from - 1];
+    if (sqlite3_exec(opened, statements.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
+      return sqlite_error(opened, what);
     const std::string set_version = "PRAGMA user_version = " + std::to_string(schema_version);
     TRIB_TRY(Statement(opened, what, set_version.c_str()).step());
   }
   TRIB_TRY(transaction.commit());
   return std::unique_ptr<SqliteStore>(new SqliteStore(std::move(impl)));
+}
+
+Status SqliteStore::check(const std::filesystem::path& path) {
+  const std::string what = "checking the store " + path.string();
+  sqlite3* opened = nullptr;
+  const int code = sqlite3_open_v2(path.c_str(), &opened, SQLITE_OPEN_READONLY, nullptr);
+  const Database database(opened);
+  if (code != SQLITE_OK) return sqlite_error(opened, what);
+  sqlite3_busy_timeout(opened, 5000);
+  Statement version(opened, what, "PRAGMA user_version");
+  TRIB_TRY(version.step());
+  if (version.integer(0) > schema_version)
+    return Error{Errc::unsupported, what + ": a newer version of the program wrote it; update this one"};
+  Statement sound(opened, what, "PRAGMA quick_check(1)");
+  TRIB_TRY(sound.step());
+  if (sound.text(0) != "ok") return Error{Errc::corrupt, what + ": " + sound.text(0)};
+  return {};
 }
 
 // --- The federation ---
@@ -205,8 +282,8 @@ Status SqliteStore::redeem_invite(const Sha256& secret_sha256, const Sha256& key
                 key, certificate.serial, secret_sha256);
   TRIB_TRY(use.run());
   TRIB_TRY(insert_certificate(database, certificate));
-  Statement enrol(database, what, "INSERT OR REPLACE INTO sites VALUES (?, ?, ?, NULL, '')", certificate.site,
-                  certificate.is_operator, now);
+  Statement enrol(database, what, "INSERT OR REPLACE INTO sites (name, is_operator, enrolled) VALUES (?, ?, ?)",
+                  certificate.site, certificate.is_operator, now);
   TRIB_TRY(enrol.run());
   return transaction.commit();
 }
@@ -261,6 +338,38 @@ Result<std::vector<SiteRecord>> SqliteStore::sites() {
     if (!found) return sites;
     sites.push_back(read_site(row));
   }
+}
+
+Status SqliteStore::note_seen(const std::vector<SiteSeen>& sites) {
+  std::lock_guard lock(impl_->mutex);
+  sqlite3* database = impl_->database.get();
+  const std::string what = "recording when sites were seen";
+  TRIB_ASSIGN(auto transaction, Transaction::begin(database, what));
+  for (const SiteSeen& seen : sites) {
+    Statement note(database, what,
+                   "UPDATE sites SET last_seen = MAX(?1, IFNULL(last_seen, ?1)), software_version = "
+                   "CASE ?2 WHEN '' THEN software_version ELSE ?2 END WHERE name = ?3",
+                   seen.time, seen.software_version, seen.site);
+    TRIB_TRY(note.run());
+  }
+  return transaction.commit();
+}
+
+Status SqliteStore::put_statement(std::string_view site, const StatementRecord& statement) {
+  std::lock_guard lock(impl_->mutex);
+  Statement put(impl_->database.get(), "recording the privacy statement of " + std::string(site),
+                "INSERT OR REPLACE INTO statements (site, text, received, head_count) VALUES (?, ?, ?, ?)", site,
+                statement.text, statement.received, statement.head_count);
+  TRIB_TRY(put.run());
+  return {};
+}
+
+Result<std::optional<StatementRecord>> SqliteStore::statement(std::string_view site) {
+  std::lock_guard lock(impl_->mutex);
+  Statement row(impl_->database.get(), "reading the privacy statement of " + std::string(site),
+                "SELECT text, received, head_count FROM statements WHERE site = ?", site);
+  TRIB_ASSIGN(const bool found, row.step());
+  return found ? std::optional(StatementRecord{row.text(0), row.time(1), row.integer(2)}) : std::nullopt;
 }
 
 Status SqliteStore::advance_ledger_head(std::string_view site, std::string_view data_set,
@@ -328,16 +437,17 @@ Status SqliteStore::put_job_site(std::string_view job, const JobSiteRecord& site
 
 Result<std::vector<JobSiteRecord>> SqliteStore::job_sites(std::string_view job) {
   std::lock_guard lock(impl_->mutex);
-  Statement row(impl_->database.get(), "reading the sites of job " + std::string(job),
-                "SELECT site, accepted, declined_reason, declared_records, turns, epsilon_spent, epsilon_budget "
-                "FROM job_sites WHERE job = ? ORDER BY site",
-                job);
+  Statement row(
+      impl_->database.get(), "reading the sites of job " + std::string(job),
+      "SELECT site, accepted, declined_reason, declared_records, turns, epsilon_spent, epsilon_budget, delta, "
+      "reported, declined FROM job_sites WHERE job = ? ORDER BY site",
+      job);
   std::vector<JobSiteRecord> sites;
   for (;;) {
     TRIB_ASSIGN(const bool found, row.step());
     if (!found) return sites;
-    sites.push_back(
-        {row.text(0), row.boolean(1), row.text(2), row.integer(3), row.integer(4), row.real(5), row.real(6)});
+    sites.push_back({row.text(0), row.boolean(1), row.text(2), row.integer(3), row.integer(4), row.real(5), row.real(6),
+                     row.real(7), row.optional_time(8), row.optional_time(9)});
   }
 }
 
@@ -367,26 +477,45 @@ Status SqliteStore::set_round_site(std::string_view job, std::int64_t round, con
   Statement set(
       impl_->database.get(),
       "recording what " + site.site + " did in round " + std::to_string(round) + " of job " + std::string(job),
-      "UPDATE round_sites SET status = ?, took_part = ?, reason = ? WHERE job = ? AND round = ? AND site = ?",
-      to_string(site.status), site.took_part, site.reason, job, round, site.site);
+      "UPDATE round_sites SET status = ?, took_part = ?, reason = ?, epsilon_spent = ?, epsilon_budget = ?, "
+      "reported = ?, declined = ? WHERE job = ? AND round = ? AND site = ?",
+      to_string(site.status), site.took_part, site.reason, site.epsilon_spent, site.epsilon_budget, site.reported,
+      site.declined, job, round, site.site);
   TRIB_TRY(set.run());
   return {};
 }
 
 Result<std::vector<RoundSiteRecord>> SqliteStore::round_sites(std::string_view job, std::int64_t round) {
   std::lock_guard lock(impl_->mutex);
+  const std::string query = std::string("SELECT ") + round_site_columns +
+                            " FROM round_sites WHERE job = ? AND round = ? ORDER BY round_sites.site";
   Statement row(impl_->database.get(), "reading round " + std::to_string(round) + " of job " + std::string(job),
-                "SELECT site, status, took_part, reason FROM round_sites WHERE job = ? AND round = ? ORDER BY site",
-                job, round);
+                query.c_str(), job, round);
   std::vector<RoundSiteRecord> sites;
   for (;;) {
     TRIB_ASSIGN(const bool found, row.step());
     if (!found) return sites;
-    TRIB_ASSIGN(const RoundSiteStatus status,
-                parse_enum(row.text(1), {RoundSiteStatus::chosen, RoundSiteStatus::accepted, RoundSiteStatus::declined,
-                                         RoundSiteStatus::contributed}));
-    sites.push_back({row.text(0), status, row.boolean(2), row.text(3)});
+    TRIB_ASSIGN(RoundSiteRecord site, read_round_site(row, 0));
+    sites.push_back(std::move(site));
   }
+}
+
+Result<std::vector<SiteRoundRecord>> SqliteStore::site_rounds(std::string_view site) {
+  std::lock_guard lock(impl_->mutex);
+  const std::string query = std::string("SELECT round_sites.job, round_sites.round, opened, ") + round_site_columns +
+                            " FROM round_sites INDEXED BY rounds_of_a_site JOIN rounds USING (job, round) JOIN jobs ON "
+                            "jobs.id = round_sites.job WHERE round_sites.site = ? ORDER BY jobs.rowid, round";
+  Statement row(impl_->database.get(), "reading the rounds of " + std::string(site), query.c_str(), site);
+  return read_site_rounds(row);
+}
+
+Result<std::vector<SiteRoundRecord>> SqliteStore::declined_rounds(std::string_view job) {
+  std::lock_guard lock(impl_->mutex);
+  const std::string query = std::string("SELECT round_sites.job, round_sites.round, opened, ") + round_site_columns +
+                            " FROM round_sites JOIN rounds USING (job, round) WHERE round_sites.job = ? AND "
+                            "status = 'declined' ORDER BY round, round_sites.site";
+  Statement row(impl_->database.get(), "reading who declined rounds of job " + std::string(job), query.c_str(), job);
+  return read_site_rounds(row);
 }
 
 Result<std::map<std::string, std::int64_t>> SqliteStore::participations(std::string_view job) {
@@ -420,6 +549,13 @@ Status SqliteStore::commit_round(const RoundCommit& commit) {
                    "WHERE job = ? AND round = ? AND site = ?",
                    commit.job, commit.round, site);
     TRIB_TRY(mark.run());
+  }
+  for (const RoundSiteRecord& part : commit.parts) {
+    Statement report(database, what,
+                     "UPDATE round_sites SET epsilon_spent = ?, epsilon_budget = ?, reported = ? "
+                     "WHERE job = ? AND round = ? AND site = ?",
+                     part.epsilon_spent, part.epsilon_budget, part.reported, commit.job, commit.round, part.site);
+    TRIB_TRY(report.run());
   }
   TRIB_TRY(add_traffic(database, commit.job, commit.traffic));
   for (const JobSiteRecord& site : commit.sites) TRIB_TRY(upsert_job_site(database, commit.job, site));

@@ -13,6 +13,8 @@ class SqliteStore final : public Store {
   // Opens or creates the file; ":memory:" is a store that dies with the object. Errc::corrupt if it is not a store,
   // unsupported if a newer version of the program wrote it, io_error otherwise.
   static Result<std::unique_ptr<SqliteStore>> open(const std::filesystem::path& path);
+  // Looks a store over without changing it, beside a program that uses it: Errc::corrupt, unsupported or io_error.
+  static Status check(const std::filesystem::path& path);
   ~SqliteStore() override;
 
   Status set_value(std::string_view key, std::string_view value) override;
@@ -27,6 +29,9 @@ class SqliteStore final : public Store {
   Status revoke_site(std::string_view site, std::string_view reason, WallTime now) override;
   Result<std::optional<SiteRecord>> find_site(std::string_view name) override;
   Result<std::vector<SiteRecord>> sites() override;
+  Status note_seen(const std::vector<SiteSeen>& sites) override;
+  Status put_statement(std::string_view site, const StatementRecord& statement) override;
+  Result<std::optional<StatementRecord>> statement(std::string_view site) override;
   Status advance_ledger_head(std::string_view site, std::string_view data_set, const LedgerHeadRecord& head) override;
   Result<std::optional<LedgerHeadRecord>> ledger_head(std::string_view site, std::string_view data_set) override;
 
@@ -40,6 +45,8 @@ class SqliteStore final : public Store {
                     const std::vector<std::string>& sites, WallTime now) override;
   Status set_round_site(std::string_view job, std::int64_t round, const RoundSiteRecord& site) override;
   Result<std::vector<RoundSiteRecord>> round_sites(std::string_view job, std::int64_t round) override;
+  Result<std::vector<SiteRoundRecord>> site_rounds(std::string_view site) override;
+  Result<std::vector<SiteRoundRecord>> declined_rounds(std::string_view job) override;
   Result<std::map<std::string, std::int64_t>> participations(std::string_view job) override;
   Status commit_round(const RoundCommit& commit) override;
   Result<std::vector<RoundRecord>> rounds(std::string_view job) override;

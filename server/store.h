@@ -30,6 +30,22 @@ struct SiteRecord {
   WallTime enrolled{};
   std::optional<WallTime> revoked;
   std::string revocation_reason;
+  std::optional<WallTime> last_seen =
+      {};                             // when it was last connected, to within minutes; none: never, or not kept then
+  std::string software_version = {};  // of its client, when it last connected
+};
+
+struct SiteSeen {
+  std::string site;
+  WallTime time{};
+  std::string software_version;  // empty: what is kept stays
+};
+
+// The newest signed statement of what a site has spent (privacy/statement.h).
+struct StatementRecord {
+  std::string text;
+  WallTime received{};
+  std::int64_t head_count = 0;  // entries of the ledger that it was made from
 };
 
 struct InviteRecord {
@@ -71,7 +87,10 @@ struct JobSiteRecord {
                                 // connects again; with it: why it was dropped for the rest of the job
   std::int64_t declared_records = 0;
   std::int64_t turns = 0;  // how often it was chosen; a site that joins late starts at the others' least
-  double epsilon_spent = 0.0, epsilon_budget = 0.0;
+  double epsilon_spent = 0.0, epsilon_budget = 0.0;  // of the data set's ledger, as last reported
+  double delta = 0.0;                                // at which; 0: it has not said
+  std::optional<WallTime> reported = {};             // when it last did
+  std::optional<WallTime> declined = {};             // when declined_reason was given
 };
 
 // A round is open from its first row until a state is named; round 0 is the initial state.
@@ -93,6 +112,18 @@ struct RoundSiteRecord {
   RoundSiteStatus status = RoundSiteStatus::chosen;
   bool took_part = false;  // it has accepted the round (and so charged its ledger), whatever came of it
   std::string reason;
+  // Of its data set's ledger, over all jobs, as it last reported in this round: with what the round cost.
+  double epsilon_spent = 0.0, epsilon_budget = 0.0;
+  std::optional<WallTime> reported = {};  // when that was; none: it reported nothing, or that was not kept then
+  std::optional<WallTime> declined = {};
+};
+
+// A site's part in one round of any job, for its history.
+struct SiteRoundRecord {
+  std::string job;
+  std::int64_t round = 0;
+  WallTime opened{};  // the round
+  RoundSiteRecord part;
 };
 
 struct TrafficRecord {
@@ -116,6 +147,7 @@ struct RoundCommit {
   std::vector<std::string> contributors;
   std::vector<TrafficRecord> traffic;  // added to what is there
   std::vector<JobSiteRecord> sites;    // replace the rows of these sites
+  std::vector<RoundSiteRecord> parts;  // of these sites: what they reported in the round
 };
 
 // Every call is one transaction and is on disk when it returns. Thread-safe. Errors: Errc::no_space, io_error or
@@ -139,6 +171,11 @@ class Store {
   virtual Status revoke_site(std::string_view site, std::string_view reason, WallTime now) = 0;  // Errc::not_found
   virtual Result<std::optional<SiteRecord>> find_site(std::string_view name) = 0;
   virtual Result<std::vector<SiteRecord>> sites() = 0;  // by name
+  // Sites that are not enrolled are passed over; time never goes back.
+  virtual Status note_seen(const std::vector<SiteSeen>& sites) = 0;
+  // In the place of the site's earlier one.
+  virtual Status put_statement(std::string_view site, const StatementRecord& statement) = 0;
+  virtual Result<std::optional<StatementRecord>> statement(std::string_view site) = 0;
   // Keeps the head with the higher count; `data_set` is empty for the whole ledger.
   virtual Status advance_ledger_head(std::string_view site, std::string_view data_set,
                                      const LedgerHeadRecord& head) = 0;
@@ -156,6 +193,10 @@ class Store {
                             const std::vector<std::string>& sites, WallTime now) = 0;
   virtual Status set_round_site(std::string_view job, std::int64_t round, const RoundSiteRecord& site) = 0;
   virtual Result<std::vector<RoundSiteRecord>> round_sites(std::string_view job, std::int64_t round) = 0;
+  // Every round that the site was chosen for, over all jobs: by job, oldest first, then by round.
+  virtual Result<std::vector<SiteRoundRecord>> site_rounds(std::string_view site) = 0;
+  // The rounds of the job that sites declined, by round and site.
+  virtual Result<std::vector<SiteRoundRecord>> declined_rounds(std::string_view job) = 0;
   // In how many rounds of the job each site took part.
   virtual Result<std::map<std::string, std::int64_t>> participations(std::string_view job) = 0;
   virtual Status commit_round(const RoundCommit& commit) = 0;  // Errc::already_exists if the round is closed

@@ -33,6 +33,7 @@ class WorkerPool final : public WorkQueue {
     });
   }
   bool is_idle() const { return running_ == 0; }
+  std::size_t pending() const { return running_; }  // queued or running
 
  private:
   boost::asio::io_context& executor_;

@@ -61,6 +61,7 @@ void Aggregating::commit() {
   commit.contributors = next_->contributors;
   commit.traffic = job_.take_traffic();
   commit.sites = job_.site_records();
+  commit.parts = job_.round_records();
   TRIB_FAILPOINT("round.before_commit");
   if (const Status committed = job_.engine().store.commit_round(commit); !committed) {
     job_.restore_traffic(std::move(commit.traffic));
@@ -75,6 +76,8 @@ void Aggregating::commit() {
   record.state_sha256 = commit.state_sha256;
   record.contributions = std::ssize(commit.contributors);
   record.weight = commit.weight;
+  log_info({.job = job_.id(), .round = commit.round}, "round {} of {} is committed: {} contributions, attempt {}",
+           commit.round, job_.spec().rounds, record.contributions, record.attempt);
   job_.set_model(commit.round, next_->state, next_->broadcast);
   job_.round_committed(std::move(record));
   job_.go_on();
@@ -86,7 +89,8 @@ void Aggregating::storage_failed(const Error& error) {
   if (engine.clock.now() >= give_up_->at) return job_.fail(error.message);
   problem_ = error.message;
   retry_ = job_.deadline_in(engine.options.storage_retry);
-  spdlog::error("job {}: {}; to be tried again at {}", job_.id(), problem_, to_iso8601(retry_->wall));
+  log_error({.job = job_.id(), .round = job_.open_round()->round}, "job {}: {}; to be tried again at {}", job_.id(),
+            problem_, to_iso8601(retry_->wall));
 }
 
 void Aggregating::tick() {

@@ -4,7 +4,7 @@
 namespace trib::server {
 
 void Ended::enter() {
-  spdlog::info("job {} {}{}{}", job_.id(), to_string(outcome_), reason_.empty() ? "" : ": ", reason_);
+  log_info({.job = job_.id()}, "job {} {}{}{}", job_.id(), to_string(outcome_), reason_.empty() ? "" : ": ", reason_);
   job_.set_outcome(outcome_, reason_);
   save();
 }
@@ -16,7 +16,7 @@ void Ended::save() {
   retry_.reset();
   if (saved) return;
   // A restart before this succeeds takes the job up again and comes to the same end.
-  spdlog::error("job {}: {}", job_.id(), saved.error().message);
+  log_error({.job = job_.id()}, "job {}: {}", job_.id(), saved.error().message);
   job_.restore_traffic(std::move(traffic));
   retry_ = engine.clock.now() + engine.options.storage_retry;
 }

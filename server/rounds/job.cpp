@@ -9,6 +9,15 @@
 #include "server/rounds/states.h"
 
 namespace trib::server {
+namespace {
+
+bool is_plausible(const SiteBudget& budget) {
+  const auto is_epsilon = [](double epsilon) { return !std::isnan(epsilon) && epsilon >= 0.0; };
+  return is_epsilon(budget.epsilon_spent) && is_epsilon(budget.epsilon_budget) && budget.delta >= 0.0 &&
+         budget.delta < 1.0;
+}
+
+}  // namespace
 
 std::vector<std::string> OpenRound::pending() const {
   std::vector<std::string> names;
@@ -99,6 +108,7 @@ void Job::offer_to(const std::string& site) {
   const bool dropped = entry.record.accepted && !entry.record.declined_reason.empty();
   if (dropped) return;
   entry.record.site = site;
+  if (!entry.offered_at) entry.offered_at = engine_.clock.wall_now();
   engine_.transport.offer_job(site, offer_);
   note(false);
 }
@@ -107,7 +117,8 @@ void Job::offer_to_all() {
   for (const auto& [site, details] : engine_.connections) offer_to(site);
 }
 
-Status Job::job_reply(const std::string& site, bool accepted, std::string_view reason, std::int64_t declared_records) {
+Status Job::job_reply(const std::string& site, bool accepted, std::string_view reason, std::int64_t declared_records,
+                      const std::optional<SiteBudget>& budget) {
   if (has_ended() || offer_ == nullptr)
     return Error{Errc::not_found, "the job " + id() + " is not open: it is " + std::string(state_->name())};
   JobSite& entry = sites_[site];
@@ -117,6 +128,14 @@ Status Job::job_reply(const std::string& site, bool accepted, std::string_view r
   JobSite changed = entry;
   changed.record.declared_records = std::max<std::int64_t>(declared_records, 0);
   changed.record.declined_reason = accepted ? "" : (reason.empty() ? "no reason given" : std::string(reason));
+  changed.record.declined = accepted ? std::nullopt : std::optional(engine_.clock.wall_now());
+  changed.offered_at.reset();
+  if (budget && is_plausible(*budget)) {
+    changed.record.epsilon_spent = budget->epsilon_spent;
+    changed.record.epsilon_budget = budget->epsilon_budget;
+    changed.record.delta = budget->delta;
+    changed.record.reported = engine_.clock.wall_now();
+  }
   if (accepted && !entry.record.accepted && entry.record.turns == 0) {
     // A site that joins late is not owed the rounds that it missed.
     std::optional<std::int64_t> least;
@@ -128,6 +147,8 @@ Status Job::job_reply(const std::string& site, bool accepted, std::string_view r
   changed.ready = accepted && engine_.connections.contains(site);
   TRIB_TRY(save_site(changed));
   entry = std::move(changed);
+  if (!accepted)
+    log_info({.job = id(), .client = site}, "'{}' takes no part in the job: {}", site, entry.record.declined_reason);
   if (open_) open_->asked.erase(site);
   if (!accepted) decline_open_round(site, entry.record.declined_reason);
   ask(site);
@@ -144,8 +165,10 @@ void Job::drop_site(const std::string& site, std::string_view reason) {
   entry.ready = false;
   entry.record.accepted = true;  // with a reason: for good
   entry.record.declined_reason = reason;
+  entry.record.declined = engine_.clock.wall_now();
   // In memory the site is dropped either way; after a restart it would say again what it said now.
-  if (const Status saved = save_site(entry); !saved) spdlog::warn("job {}: {}", id(), saved.error().message);
+  if (const Status saved = save_site(entry); !saved)
+    log_warn({.job = id(), .client = site}, "job {}: {}", id(), saved.error().message);
   decline_open_round(site, entry.record.declined_reason);
   note(false);
   if (!next_) state_->sites_changed();
@@ -158,8 +181,9 @@ void Job::decline_open_round(const std::string& site, const std::string& reason)
   if (found == open_->sites.end() || !OpenRound::is_pending(found->second)) return;
   found->second.status = RoundSiteStatus::declined;
   found->second.reason = reason;
+  found->second.declined = engine_.clock.wall_now();
   if (const Status saved = save_round_site(found->second); !saved)
-    spdlog::warn("job {}: {}", id(), saved.error().message);
+    log_warn({.job = id(), .round = open_->round, .client = site}, "job {}: {}", id(), saved.error().message);
 }
 
 Status Job::round_reply(const std::string& site, std::int64_t round, const RoundAnswer& answer) {
@@ -178,9 +202,12 @@ Status Job::round_reply(const std::string& site, std::int64_t round, const Round
   changed.status = answer.accepted ? RoundSiteStatus::accepted : RoundSiteStatus::declined;
   changed.took_part = entry.took_part || answer.accepted;
   changed.reason = answer.accepted ? "" : (answer.reason.empty() ? "no reason given" : answer.reason);
+  if (!answer.accepted) changed.declined = engine_.clock.wall_now();
   TRIB_TRY(save_round_site(changed));
   if (changed.took_part && !entry.took_part) ++sites_[site].participations;
   entry = std::move(changed);
+  if (!answer.accepted)
+    log_info({.job = id(), .round = round, .client = site}, "'{}' declines round {}: {}", site, round, entry.reason);
   note(false);
   if (!answer.accepted && (answer.over_budget || answer.final)) {
     drop_site(site, entry.reason);
@@ -194,17 +221,36 @@ Status Job::round_reply(const std::string& site, std::int64_t round, const Round
 void Job::progress(const std::string& site, const ClientProgress& progress) {
   const auto found = sites_.find(site);
   if (found == sites_.end() || has_ended()) return;
-  const auto plausible = [](double epsilon) { return !std::isnan(epsilon) && epsilon >= 0.0; };
-  if (progress.step < 0 || progress.steps < progress.step || !plausible(progress.epsilon_spent) ||
-      !plausible(progress.epsilon_budget))
-    return;
+  const SiteBudget said{progress.epsilon_spent, progress.epsilon_budget, progress.delta};
+  if (progress.step < 0 || progress.steps < progress.step || !is_plausible(said)) return;
+  const WallTime now = engine_.clock.wall_now();
   JobSite& entry = found->second;
   entry.progress = progress;
-  entry.last_progress = engine_.clock.wall_now();
+  entry.last_progress = now;
   entry.record.epsilon_spent = progress.epsilon_spent;
   entry.record.epsilon_budget = progress.epsilon_budget;
+  if (progress.delta > 0.0) entry.record.delta = progress.delta;
+  entry.record.reported = now;
+  report_round(site, progress, now);
   note(false);
   engine_.changed(*this);
+}
+
+// What a site reports of the open round. A new epsilon is on disk at once: no other message of the round carries it.
+void Job::report_round(const std::string& site, const ClientProgress& progress, WallTime now) {
+  if (!open_ || progress.round != open_->round) return;
+  const auto found = open_->sites.find(site);
+  if (found == open_->sites.end()) return;
+  RoundSiteRecord& part = found->second;
+  const bool is_new =
+      part.epsilon_spent != progress.epsilon_spent || part.epsilon_budget != progress.epsilon_budget || !part.reported;
+  part.epsilon_spent = progress.epsilon_spent;
+  part.epsilon_budget = progress.epsilon_budget;
+  part.reported = now;
+  // "contributed" is the commit's to write: until then the sum is in memory alone.
+  if (!is_new || part.status == RoundSiteStatus::contributed) return;
+  if (const Status saved = save_round_site(part); !saved)
+    log_warn({.job = id(), .round = open_->round, .client = site}, "job {}: {}", id(), saved.error().message);
 }
 
 void Job::account_bytes(const std::string& site, std::int64_t round, std::uint64_t down, std::uint64_t up) {
@@ -279,6 +325,7 @@ void Job::ask(const std::string& site) {
   const auto known = sites_.find(site);
   if (in_round == open_->sites.end() || known == sites_.end() || !known->second.ready) return;
   if (!OpenRound::is_pending(in_round->second) || !open_->asked.insert(site).second) return;
+  if (!known->second.asked_at) known->second.asked_at = engine_.clock.wall_now();
   engine_.transport.start_round(site, id(), open_->round, broadcast_);
 }
 
@@ -313,6 +360,10 @@ Deadline Job::deadline_in(Milliseconds duration) const {
 
 void Job::settle() {
   while (next_ != nullptr) {
+    const MonotonicTime now = engine_.clock.now();
+    if (state_ != nullptr)
+      engine_.options.on_phase(state_->name(), std::chrono::duration<double>(now - state_since_).count());
+    state_since_ = now;
     state_ = std::move(next_);
     ++generation_;
     note(true);
@@ -396,6 +447,13 @@ std::vector<JobSiteRecord> Job::site_records() const {
   return records;
 }
 
+std::vector<RoundSiteRecord> Job::round_records() const {
+  std::vector<RoundSiteRecord> records;
+  if (!open_) return records;
+  for (const auto& [name, site] : open_->sites) records.push_back(site);
+  return records;
+}
+
 void Job::add_evaluation(EvaluationRecord evaluation) {
   evaluations_.push_back(std::move(evaluation));
   note(true);
@@ -411,6 +469,7 @@ void Job::set_model(std::int64_t round, std::shared_ptr<const TensorMap> state,
 void Job::round_committed(RoundRecord record) {
   rounds_.push_back(std::move(record));
   if (open_) {
+    engine_.options.on_phase("round", std::chrono::duration<double>(*rounds_.back().committed - open_->opened).count());
     // Every site of the round hears of it, whatever it did: a late one may stop, an outbox may be emptied.
     for (const auto& [name, site] : open_->sites)
       if (engine_.connections.contains(name)) engine_.transport.close_round(name, id(), open_->round);
@@ -420,7 +479,7 @@ void Job::round_committed(RoundRecord record) {
   if (rounds_.size() > 2) {
     const std::string& old = rounds_[rounds_.size() - 3].state_sha256;
     if (const Status removed = engine_.state_files.remove(old); !removed)
-      spdlog::warn("job {}: {}; the next start removes it", id(), removed.error().message);
+      log_warn({.job = id()}, "job {}: {}; the next start removes it", id(), removed.error().message);
   }
 }
 
@@ -454,6 +513,28 @@ Status Job::save_round_site(const RoundSiteRecord& site) {
 
 // --- The report ---
 
+std::optional<SiteWait> Job::wait_for(const std::string& name, const JobSite& site) const {
+  if (has_ended() || !site.record.declined_reason.empty()) return std::nullopt;
+  if (!site.record.accepted) {
+    if (!site.offered_at) return std::nullopt;
+    return SiteWait{name, 0, "has not answered the job's offer", *site.offered_at};
+  }
+  if (!open_) return std::nullopt;
+  const auto found = open_->sites.find(name);
+  if (found == open_->sites.end() || !OpenRound::is_pending(found->second)) return std::nullopt;
+  std::string reason =
+      found->second.status == RoundSiteStatus::accepted ? "is to send its contribution" : "has not answered the round";
+  if (!engine_.connections.contains(name)) reason += ", and is not connected";
+  return SiteWait{name, open_->round, std::move(reason), site.asked_at.value_or(open_->opened)};
+}
+
+std::vector<SiteWait> Job::waits() const {
+  std::vector<SiteWait> waits;
+  for (const auto& [name, site] : sites_)
+    if (auto wait = wait_for(name, site)) waits.push_back(std::move(*wait));
+  return waits;
+}
+
 void Job::note(bool important) {
   change_.any = true;
   change_.important = change_.important || important;
@@ -478,6 +559,13 @@ ClientReport Job::client_report(const std::string& name, const JobSite& site) co
   report.step = site.progress.step;
   report.steps = site.progress.steps;
   report.last_progress = site.last_progress;
+  if (const auto wait = wait_for(name, site)) report.waiting_since = wait->since;
+  if (report.connected) {
+    report.last_seen = engine_.clock.wall_now();
+    report.software_version = engine_.connections.at(name).software_version;
+  } else if (const auto seen = engine_.last_seen.find(name); seen != engine_.last_seen.end()) {
+    report.last_seen = seen->second;
+  }
 
   const RoundSiteRecord* in_round = nullptr;
   if (open_)

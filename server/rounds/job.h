@@ -31,6 +31,7 @@ struct Engine {
   CoordinatorOptions options;
   MonotonicTime started;
   std::map<std::string, ClientDetails> connections;  // by site
+  std::map<std::string, WallTime> last_seen;         // in this process, by site
   std::function<void(Job&)> changed;                 // after a job has reacted to something
 };
 
@@ -48,6 +49,8 @@ struct JobSite {
   MonotonicTime away_since;  // while it is not ready
   ClientProgress progress;
   std::optional<WallTime> last_progress;
+  std::optional<WallTime> offered_at;  // the job, unless it has answered
+  std::optional<WallTime> asked_at;    // for the open round; none: not yet
   std::uint64_t bytes_down = 0, bytes_up = 0;
 
   bool is_member() const { return record.accepted && record.declined_reason.empty(); }
@@ -72,6 +75,14 @@ struct OpenRound {
   }
 };
 
+// A site that a job waits for: for its answer to the offer (round 0), or for what it makes of the open round.
+struct SiteWait {
+  std::string site;
+  std::int64_t round = 0;
+  std::string reason;
+  WallTime since{};
+};
+
 // Runs a piece of a task's code. A task that throws has a bug: its job ends, the aggregator goes on.
 template <typename Function>
 auto guarded(const Function& function) -> decltype(function()) try {
@@ -93,7 +104,8 @@ class Job : public std::enable_shared_from_this<Job> {
   void client_connected(const std::string& site);
   void client_disconnected(const std::string& site);
   void drop_site(const std::string& site, std::string_view reason);
-  Status job_reply(const std::string& site, bool accepted, std::string_view reason, std::int64_t declared_records);
+  Status job_reply(const std::string& site, bool accepted, std::string_view reason, std::int64_t declared_records,
+                   const std::optional<SiteBudget>& budget);
   Status round_reply(const std::string& site, std::int64_t round, const RoundAnswer& answer);
   void progress(const std::string& site, const ClientProgress& progress);
   void account_bytes(const std::string& site, std::int64_t round, std::uint64_t down, std::uint64_t up);
@@ -157,6 +169,9 @@ class Job : public std::enable_shared_from_this<Job> {
   std::shared_ptr<const TensorMap> model_state() const { return model_state_; }
   const std::vector<RoundRecord>& committed_rounds() const { return rounds_; }  // from round 0
 
+  std::string_view state_name() const { return state_->name(); }
+  std::vector<SiteWait> waits() const;
+  std::vector<RoundSiteRecord> round_records() const;  // of the open round
   JobReport report() const;
   // Whether the report may have changed since the last call, and whether in more than progress.
   struct Change {
@@ -167,6 +182,8 @@ class Job : public std::enable_shared_from_this<Job> {
   void settle();
 
  private:
+  std::optional<SiteWait> wait_for(const std::string& name, const JobSite& site) const;
+  void report_round(const std::string& site, const ClientProgress& progress, WallTime now);
   ClientReport client_report(const std::string& name, const JobSite& site) const;
   void decline_open_round(const std::string& site, const std::string& reason);
   Status save_site(const JobSite& site);
@@ -189,6 +206,7 @@ class Job : public std::enable_shared_from_this<Job> {
   std::shared_ptr<const TensorMap> model_state_, broadcast_;
 
   std::unique_ptr<RoundState> state_, next_;
+  MonotonicTime state_since_{};
   std::uint64_t generation_ = 0;  // of the state, so that late work is noticed
   Change change_;
 };

@@ -80,7 +80,9 @@ void Selecting::open_round(const std::vector<std::string>& chosen) {
   open->attempt = attempt_;
   for (const std::string& site : chosen) {
     open->sites[site].site = site;
-    ++job_.sites().at(site).record.turns;
+    JobSite& entry = job_.sites().at(site);
+    ++entry.record.turns;
+    entry.asked_at.reset();
   }
   TRIB_FAILPOINT("round.opened");
   job_.go<Collecting>();

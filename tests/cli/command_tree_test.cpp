@@ -17,6 +17,8 @@ class CommandTree : public testing::Test {
     add_job_commands(app_, exit_);
     add_privacy_commands(app_, exit_);
     add_model_commands(app_, exit_);
+    add_status_command(app_, exit_);
+    add_doctor_command(app_, exit_);
     add_completion_command(app_);
   }
 
@@ -58,8 +60,10 @@ TEST_F(CommandTree, OffersJsonWhereverAScriptWouldRead) {
 TEST_F(CommandTree, TakesServerAndCredentialsWhereverItTalksToAnAggregator) {
   visit_all([&](const CLI::App& command, const std::string& path) {
     const bool talks = path.starts_with("job ") || path == "invite" || path == "revoke" || path == "sites" ||
-                       path == "model export" || path == "privacy report";
-    EXPECT_EQ(command.get_option_no_throw("--server") != nullptr, talks) << path;
+                       path == "model export" || path == "privacy report" || path == "privacy statement" ||
+                       path == "status";
+    const bool names_a_directory = path == "doctor";  // --server is the aggregator's own directory there
+    EXPECT_EQ(command.get_option_no_throw("--server") != nullptr, talks || names_a_directory) << path;
     EXPECT_EQ(command.get_option_no_throw("--credentials") != nullptr, talks) << path;
   });
 }

@@ -82,7 +82,8 @@ TEST(Help, OfEverySubcommandExitsWithZeroAndSaysWhatItDoes) {
        {"demo",          "init",         "invite",         "revoke",        "sites",          "operator",
         "operator join", "job",          "job submit",     "job list",      "job show",       "job watch",
         "job cancel",    "simulate",     "privacy",        "privacy plan",  "privacy report", "privacy verify",
-        "model",         "model export", "model evaluate", "model predict", "completion"}) {
+        "model",         "model export", "model evaluate", "model predict", "status",         "privacy statement",
+        "doctor",        "completion"}) {
     auto arguments = words_of(path);
     arguments.push_back("--help");
     const ProgramResult result = run_trib(arguments);

@@ -97,10 +97,9 @@ TEST_F(PrivacyPlan, OfAJobCalibratedByPldNeedsACapAboveItsEpsilon) {
 }
 
 TEST_F(PrivacyPlan, BeginsWithWhatALedgerSaysWasSpent) {
-  const auto ledger =
-      privacy::Ledger::open(directory_ / "ledger.jsonl", {"site-1", throwaway_signer()},
-                            {{"default", 64.0, 1e-5}, {"other", 64.0, 1e-5}}, system_clock())
-          .value();
+  const auto ledger = privacy::Ledger::open(directory_ / "ledger.jsonl", {"site-1", throwaway_signer()},
+                                            {{"default", 64.0, 1e-5}, {"other", 64.0, 1e-5}}, system_clock())
+                          .value();
   const privacy::Mechanism spent{privacy::MechanismKind::poisson_subsampled_gaussian, 0.05, 1.0, 1.0, 10};
   ledger->charge({"before", 1, "default", 2000, 1e-5, spent}).value();
   ledger->charge({"elsewhere", 1, "other", 2000, 1e-5, spent}).value();

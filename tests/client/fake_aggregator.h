@@ -204,6 +204,23 @@ class SessionFixture : public SiteFixture {
   std::shared_ptr<Session> session_;
   std::shared_ptr<std::optional<Error>> ended_;
   std::uint32_t next_transfer_ = 1;
+  proto::Statement statement() {
+    const auto message = next();
+    EXPECT_TRUE(message.has_statement()) << message.ShortDebugString();
+    return message.statement();
+  }
+  void end_job(const std::string& id = "job-1") {
+    proto::ServerMessage message;
+    message.mutable_job_ended()->set_job_id(id);
+    message.mutable_job_ended()->set_outcome("finished");
+    send(message);
+  }
+  void ask_for_statement() {
+    proto::ServerMessage message;
+    message.mutable_statement_request();
+    send(message);
+  }
+
   int heartbeats_ = 0;
   std::vector<proto::Progress> progress_messages_;
 };

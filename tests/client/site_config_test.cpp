@@ -119,5 +119,20 @@ TEST_F(SiteConfigTest, ReadsBackWhatItRenders) {
   EXPECT_EQ(again.budget->delta, 3e-7);
 }
 
+TEST_F(SiteConfigTest, SharesItsStatementUnlessTheOwnerSaysNo) {
+  EXPECT_TRUE(read(std::string(head) + data).value().share_statement);
+  EXPECT_FALSE(read(std::string(head) + "share_statement = false\n" + data).value().share_statement);
+}
+
+TEST_F(SiteConfigTest, ServesMetricsOnlyWhereItIsToldToAndOnThisMachine) {
+  EXPECT_FALSE(read(std::string(head) + data).value().metrics_listen.has_value());
+  const auto with = [&](const std::string& lines) { return std::string(head) + "[metrics]\n" + lines + data; };
+  EXPECT_EQ(read(with("listen = \"127.0.0.1:9464\"\n")).value().metrics_listen->to_string(), "127.0.0.1:9464");
+  EXPECT_EQ(read(with("listen = \"[::1]:9464\"\n")).value().metrics_listen->port, 9464);
+  EXPECT_THAT(error_of(with("listen = \"0.0.0.0:9464\"\n")), HasSubstr("allow_plain_text"));
+  EXPECT_THAT(error_of(with("listen = \"127.example.org:9464\"\n")), HasSubstr("not a loopback address"));
+  EXPECT_TRUE(read(with("listen = \"0.0.0.0:9464\"\nallow_plain_text = true\n")).value().metrics_listen.has_value());
+}
+
 }  // namespace
 }  // namespace trib::client

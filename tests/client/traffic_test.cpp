@@ -4,6 +4,7 @@
 // looked at.
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <sstream>
 
 #include "kernels/device.h"
@@ -74,6 +75,8 @@ struct Traffic {
 // What may differ between neighbours is taken out, and counted: the contribution's bytes, and their checksum.
 struct Redacted {
   std::vector<std::string> frames;
+  std::vector<std::string> statements;     // without their signature, which is drawn anew each time; they are made
+                                           // beside everything else, so where they stand among the frames is chance
   std::vector<std::string> contributions;  // the checksum, then the bytes, of each
 };
 
@@ -87,6 +90,11 @@ Redacted redact(const Traffic& traffic) {
       continue;
     }
     proto::ClientMessage message = frame.message;
+    if (message.has_statement()) {
+      const std::string& text = message.statement().text();
+      result.statements.push_back(text.substr(0, text.rfind("\"signature\"")));
+      continue;
+    }
     if (message.has_contribution_start()) {
       auto& transfer = *message.mutable_contribution_start()->mutable_transfer();
       result.contributions.push_back(transfer.sha256());
@@ -102,6 +110,7 @@ class TrafficTest : public SessionFixture {
   void SetUp() override {
     SessionFixture::SetUp();
     // Noise and sampling from a fixed key, as only a simulation may have them.
+    site_.signer = signer_;
     site_.random_key = [] { return RandomKey::from_seed(5); };
     site_.data_sets["default"].declared_records = declared;
     std::ostringstream ledger;
@@ -201,8 +210,14 @@ class TrafficTest : public SessionFixture {
       receipt(round);
       close_round(round);
     }
+    const auto is_statement = [](const CapturedFrame& frame) { return frame.message.has_statement(); };
     traffic.loss = jobs_->status().at("job-1").loss;
     traffic.charges = charges();
+    end_job();
+    while (std::ranges::count_if(traffic.frames, is_statement) < 2) {  // after the welcome, and at the end
+      read_frame(traffic);
+      if (testing::Test::HasFatalFailure()) break;
+    }
     disconnect();
     return traffic;
   }
@@ -232,6 +247,8 @@ class TrafficTest : public SessionFixture {
 void expect_only_contributions_differ(const Traffic& one, const Traffic& other) {
   const Redacted a = redact(one), b = redact(other);
   EXPECT_EQ(a.frames, b.frames);
+  EXPECT_EQ(a.statements, b.statements);
+  EXPECT_EQ(a.statements.size(), 2U);
   ASSERT_EQ(a.contributions.size(), static_cast<std::size_t>(rounds));
   ASSERT_EQ(b.contributions.size(), static_cast<std::size_t>(rounds));
   EXPECT_NE(a.contributions, b.contributions) << "data sets that train alike show nothing";
@@ -240,6 +257,7 @@ void expect_only_contributions_differ(const Traffic& one, const Traffic& other) 
 TEST_F(TrafficTest, IsTheSameToTheLastByteForTheSameRecordsAndRandomness) {
   const Traffic first = train_on(reviews(declared)), second = train_on(reviews(declared));
   EXPECT_EQ(redact(first).frames, redact(second).frames);
+  EXPECT_EQ(redact(first).statements, redact(second).statements);
   EXPECT_EQ(redact(first).contributions, redact(second).contributions);
   EXPECT_EQ(first.loss, second.loss);
 }

@@ -73,5 +73,60 @@ TEST(Log, RefusesALevelThatDoesNotExist) {
   EXPECT_EQ(status.error().message, "log level 'loud' is not one of trace, debug, info, warn, error");
 }
 
+TEST(Log, ALineSaysWhichJobRoundAndClientItIsAbout) {
+  const auto write = [] {
+    log_warn({.job = "domains-01", .round = 3, .client = "st-mary"}, "declined: {}", "over its cap");
+    spdlog::info("about none of them");
+  };
+  const std::string text = logged("info", LogFormat::text, write);
+  EXPECT_THAT(text, HasSubstr("trib-test: declined: over its cap job=domains-01 round=3 client=st-mary\n"));
+  EXPECT_THAT(text, HasSubstr("about none of them\n"));
+  const std::string lines = logged("info", LogFormat::json, write);
+  const auto line = boost::json::parse(lines.substr(0, lines.find('\n'))).as_object();
+  EXPECT_EQ(line.at("job"), "domains-01");
+  EXPECT_EQ(line.at("round"), 3);
+  EXPECT_EQ(line.at("client"), "st-mary");
+  EXPECT_EQ(line.at("message"), "declined: over its cap");
+  const auto other = boost::json::parse(lines.substr(lines.find('\n') + 1)).as_object();
+  EXPECT_FALSE(other.contains("job"));
+  EXPECT_FALSE(other.contains("round"));
+}
+
+TEST(Log, AFieldsValueCannotLookLikeAnotherField) {
+  const auto write = [] { log_info({.job = "x client=\"forged\"\nline"}, "hello"); };
+  const std::string text = logged("info", LogFormat::text, write);
+  EXPECT_THAT(text, HasSubstr("hello job=\"x client=\\\"forged\\\"\\nline\"\n"));
+  EXPECT_EQ(std::ranges::count(text, '\n'), 1);
+  EXPECT_EQ(boost::json::parse(logged("info", LogFormat::json, write)).at("job"), "x client=\"forged\"\nline");
+}
+
+TEST(Log, AClientsLinesAboutAJobCarryItsOwnName) {
+  set_log_client("st-mary");
+  const std::string text = logged("info", LogFormat::text, [] {
+    log_info({.job = "domains-01"}, "offered");
+    spdlog::info("about nothing");
+  });
+  set_log_client("");
+  EXPECT_THAT(text, HasSubstr("offered job=domains-01 client=st-mary\n"));
+  EXPECT_THAT(text, HasSubstr("about nothing\n"));
+}
+
+TEST(Log, AScopeEndsWithItsBlock) {
+  const std::string text = logged("info", LogFormat::text, [] {
+    {
+      const LogScope outer({.job = "outer"});
+      {
+        const LogScope inner({.job = "inner"});
+        spdlog::info("one");
+      }
+      spdlog::info("two");
+    }
+    spdlog::info("three");
+  });
+  EXPECT_THAT(text, HasSubstr("one job=inner\n"));
+  EXPECT_THAT(text, HasSubstr("two job=outer\n"));
+  EXPECT_THAT(text, HasSubstr("three\n"));
+}
+
 }  // namespace
 }  // namespace trib

@@ -293,5 +293,92 @@ TEST_F(CoordinatorTest, AContributionWithoutAnAcceptanceIsAParticipation) {
   EXPECT_EQ(sqlite_->participations(job_).value().at("site-1"), 1);
 }
 
+TEST_F(CoordinatorTest, ARoundKeepsWhatItsSitesReportedInItOverACrash) {
+  submit_with(2);
+  ASSERT_TRUE(accept(1, 1));
+  coordinator_->progress(
+      name(1), job_, {.round = 1, .step = 1, .steps = 4, .epsilon_spent = 0.5, .epsilon_budget = 8.0, .delta = 1e-6});
+  const WallTime reported = clock_.wall_now();
+  start();
+  const auto parts = sqlite_->round_sites(job_, 1).value();
+  ASSERT_EQ(parts.size(), 2u);
+  EXPECT_EQ(parts[0].epsilon_spent, 0.5);
+  EXPECT_EQ(parts[0].epsilon_budget, 8.0);
+  EXPECT_EQ(parts[0].reported, reported);
+  EXPECT_EQ(parts[0].status, RoundSiteStatus::accepted);
+  EXPECT_EQ(parts[1].reported, std::nullopt);
+}
+
+TEST_F(CoordinatorTest, WhatASiteReportsAfterItsContributionDoesNotCommitIt) {
+  submit_with(2);
+  ASSERT_TRUE(accept(1, 1));
+  ASSERT_TRUE(contribute(1, 1));
+  coordinator_->progress(name(1), job_, {.round = 1, .step = 4, .steps = 4, .epsilon_spent = 0.75});
+  EXPECT_EQ(sqlite_->round_sites(job_, 1).value()[0].status, RoundSiteStatus::accepted);
+  ASSERT_TRUE(contribute(2, 1));
+  const auto parts = sqlite_->round_sites(job_, 1).value();
+  EXPECT_EQ(parts[0].status, RoundSiteStatus::contributed);
+  EXPECT_EQ(parts[0].epsilon_spent, 0.75);
+}
+
+TEST_F(CoordinatorTest, ADeclinedRoundAndADroppedSiteHaveTheirTimes) {
+  submit_with(3);
+  pass(std::chrono::seconds(5));
+  const WallTime when = clock_.wall_now();
+  ASSERT_TRUE(decline(1, 1, "over its cap", true));
+  const auto declined = sqlite_->declined_rounds(job_).value();
+  ASSERT_EQ(declined.size(), 1u);
+  EXPECT_EQ(declined[0].part.declined, when);
+  EXPECT_EQ(sqlite_->job_sites(job_).value()[0].declined, when);
+}
+
+TEST_F(CoordinatorTest, ASiteSaysWithItsAcceptanceWhatItHasSpentAndItsCap) {
+  spec_.selection.expected_clients = 2;
+  submit();
+  coordinator_->client_connected(name(1));
+  ASSERT_TRUE(coordinator_->job_reply(name(1), job_, true, "", 100, SiteBudget{1.5, 8.0, 1e-6}));
+  const auto site = sqlite_->job_sites(job_).value().at(0);
+  EXPECT_EQ(site.epsilon_spent, 1.5);
+  EXPECT_EQ(site.epsilon_budget, 8.0);
+  EXPECT_EQ(site.delta, 1e-6);
+  EXPECT_EQ(site.reported, clock_.wall_now());
+}
+
+TEST_F(CoordinatorTest, TheListOfSitesSaysWhoIsWaitedForAndSinceWhen) {
+  submit_with(2);
+  const std::string asked = to_iso8601(clock_.wall_now());
+  ASSERT_TRUE(contribute(1, 1));
+  pass(std::chrono::seconds(3));
+  leave(2);
+  const auto document = boost::json::parse(coordinator_->sites_json()).as_object();
+  const auto& sites = document.at("sites").as_array();
+  ASSERT_EQ(sites.size(), 1u) << "who is not enrolled is in the list while it is connected";
+  EXPECT_TRUE(sites[0].at("waiting_for").as_array().empty());
+  EXPECT_EQ(sites[0].at("last_seen").as_string(), to_iso8601(clock_.wall_now()));
+  const auto second = client(2);
+  EXPECT_EQ(second.at("waiting_since").as_string(), asked);
+  EXPECT_TRUE(client(1).at("waiting_since").is_null());
+  EXPECT_EQ(second.at("last_seen").as_string(), to_iso8601(clock_.wall_now()));
+  join(2);
+  const auto again = boost::json::parse(coordinator_->sites_json()).as_object();
+  const auto& wait = again.at("sites").at(1).at("waiting_for").at(0);
+  EXPECT_EQ(wait.at("job").as_string(), job_);
+  EXPECT_EQ(wait.at("round").to_number<int>(), 1);
+  EXPECT_EQ(wait.at("since").as_string(), asked);
+}
+
+TEST_F(CoordinatorTest, CountsItsJobsAndTheBytesOfEachSiteForMetrics) {
+  submit_with(2);
+  coordinator_->account_bytes(name(1), job_, 1, 100, 20);
+  const CoordinatorFigures figures = coordinator_->figures();
+  EXPECT_EQ(figures.jobs_by_state.at("running"), 1);
+  EXPECT_EQ(figures.jobs_by_state.at("failed"), 0);
+  ASSERT_EQ(figures.running.size(), 1u);
+  EXPECT_EQ(figures.running[0].state, "collecting");
+  EXPECT_EQ(figures.running[0].waited_for, 2);
+  EXPECT_EQ(figures.bytes_by_site.at(name(1)).down, 100u);
+  EXPECT_EQ(figures.bytes_by_site.at(name(1)).up, 20u);
+}
+
 }  // namespace
 }  // namespace trib::server

@@ -44,6 +44,13 @@ class HookedStore final : public Store {
   }
   Result<std::optional<SiteRecord>> find_site(std::string_view name) override { return store_.find_site(name); }
   Result<std::vector<SiteRecord>> sites() override { return store_.sites(); }
+  Status note_seen(const std::vector<SiteSeen>& sites) override {
+    return write("note_seen", [&] { return store_.note_seen(sites); });
+  }
+  Status put_statement(std::string_view site, const StatementRecord& statement) override {
+    return write("put_statement", [&] { return store_.put_statement(site, statement); });
+  }
+  Result<std::optional<StatementRecord>> statement(std::string_view site) override { return store_.statement(site); }
   Status advance_ledger_head(std::string_view site, std::string_view data_set, const LedgerHeadRecord& head) override {
     return write("advance_ledger_head", [&] { return store_.advance_ledger_head(site, data_set, head); });
   }
@@ -71,6 +78,10 @@ class HookedStore final : public Store {
   }
   Result<std::vector<RoundSiteRecord>> round_sites(std::string_view job, std::int64_t round) override {
     return store_.round_sites(job, round);
+  }
+  Result<std::vector<SiteRoundRecord>> site_rounds(std::string_view site) override { return store_.site_rounds(site); }
+  Result<std::vector<SiteRoundRecord>> declined_rounds(std::string_view job) override {
+    return store_.declined_rounds(job);
   }
   Result<std::map<std::string, std::int64_t>> participations(std::string_view job) override {
     return store_.participations(job);

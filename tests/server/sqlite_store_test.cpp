@@ -10,6 +10,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tests/server/old_store.h"
+
 namespace trib::server {
 namespace {
 
@@ -237,19 +239,142 @@ TEST_F(SqliteStoreTest, AnotherFileIsCorruptAndANewerStoreIsUnsupported) {
 }
 
 TEST_F(SqliteStoreTest, AStoreOfTheFirstVersionGoesOn) {
-  ASSERT_TRUE(store_->advance_ledger_head("site-a", "", {5, hash_of(5), at(70)}));
   store_.reset();
-  sqlite3* database = nullptr;
-  ASSERT_EQ(sqlite3_open(path_.c_str(), &database), SQLITE_OK);
-  ASSERT_EQ(sqlite3_exec(database, "ALTER TABLE ledger_heads DROP COLUMN time; PRAGMA user_version = 1", nullptr,
-                         nullptr, nullptr),
-            SQLITE_OK);
-  sqlite3_close(database);
+  remove();
+  testing::run_sql(path_, std::string(testing::schema_of_version_2) +
+                              "ALTER TABLE ledger_heads DROP COLUMN time;"
+                              "INSERT INTO ledger_heads VALUES ('site-a', '', 5, x'" +
+                              to_hex(hash_of(5)) + "'); PRAGMA user_version = 1;");
   store_ = SqliteStore::open(path_).value();
   EXPECT_EQ(store_->ledger_head("site-a", "").value()->count, 5);
   EXPECT_EQ(store_->ledger_head("site-a", "").value()->time, WallTime());
   ASSERT_TRUE(store_->advance_ledger_head("site-a", "", {6, hash_of(6), at(80)}));
   EXPECT_EQ(store_->ledger_head("site-a", "").value()->time, at(80));
+  ASSERT_TRUE(store_->put_statement("site-a", {"text", at(90), 6}));
+}
+
+TEST_F(SqliteStoreTest, AStoreOfTheSecondVersionIsUpgradedInPlaceAndKeepsWhatItHolds) {
+  store_.reset();
+  remove();
+  testing::run_sql(path_, std::string(testing::schema_of_version_2) + testing::content_of_version_2);
+  store_ = SqliteStore::open(path_).value();
+
+  const auto sites = store_->sites().value();
+  ASSERT_EQ(sites.size(), 2u);
+  EXPECT_EQ(sites[0].last_seen, std::nullopt);
+  EXPECT_EQ(sites[1].revocation_reason, "left");
+  const auto parts = store_->job_sites("j").value();
+  ASSERT_EQ(parts.size(), 2u);
+  EXPECT_EQ(parts[0].declared_records, 5000);
+  EXPECT_EQ(parts[0].epsilon_spent, 1.5);
+  EXPECT_EQ(parts[0].reported, std::nullopt);
+  EXPECT_EQ(parts[1].declined_reason, "revoked");
+  EXPECT_EQ(parts[1].declined, std::nullopt);
+  const auto rounds = store_->site_rounds("north").value();
+  ASSERT_EQ(rounds.size(), 2u);
+  EXPECT_EQ(rounds[0].opened, at(2100));
+  EXPECT_EQ(rounds[0].part.status, RoundSiteStatus::contributed);
+  EXPECT_EQ(rounds[0].part.epsilon_spent, 0.0);
+  EXPECT_EQ(rounds[0].part.reported, std::nullopt);
+  EXPECT_EQ(rounds[1].part.reason, "over its cap");
+  EXPECT_EQ(store_->participations("j").value().at("south"), 1);
+  EXPECT_EQ(store_->traffic("j").value()[0].bytes_down, 100u);
+
+  // It goes on as a new one would, and opens again.
+  RoundSiteRecord part = rounds[0].part;
+  part.epsilon_spent = 1.75;
+  part.reported = at(7000);
+  ASSERT_TRUE(store_->set_round_site("j", 1, part));
+  ASSERT_TRUE(store_->note_seen({{"north", at(8000), "1.2"}}));
+  reopen();
+  EXPECT_EQ(store_->site_rounds("north").value()[0].part.reported, at(7000));
+  EXPECT_EQ(store_->site_rounds("north").value()[0].part.epsilon_spent, 1.75);
+  EXPECT_EQ(store_->find_site("north").value()->last_seen, at(8000));
+}
+
+TEST_F(SqliteStoreTest, AnUpgradedStoreHasTheTablesOfANewOne) {
+  const auto tables = [](const std::filesystem::path& path) {
+    std::set<std::string> columns;
+    sqlite3* database = nullptr;
+    EXPECT_EQ(sqlite3_open(path.c_str(), &database), SQLITE_OK);
+    sqlite3_exec(
+        database,
+        "SELECT m.name || '.' || c.name || ' ' || c.type || ' ' || c.\"notnull\" || ' ' || IFNULL(c.dflt_value, '') "
+        "FROM sqlite_master AS m JOIN pragma_table_info(m.name) AS c UNION SELECT 'index ' || name FROM sqlite_master "
+        "WHERE type = 'index'",
+        [](void* into, int, char** values, char**) {
+          static_cast<std::set<std::string>*>(into)->insert(values[0]);
+          return 0;
+        },
+        &columns, nullptr);
+    sqlite3_close(database);
+    return columns;
+  };
+  const auto fresh = tables(path_);
+  EXPECT_GT(fresh.size(), 60u);
+  store_.reset();
+  remove();
+  testing::run_sql(path_, std::string(testing::schema_of_version_2) + testing::content_of_version_2);
+  reopen();
+  EXPECT_EQ(tables(path_), fresh);
+}
+
+TEST_F(SqliteStoreTest, ARoundsSiteRemembersWhatItReportedAndWhenItDeclined) {
+  create_job("j");
+  commit("j", 0);
+  ASSERT_TRUE(store_->open_round("j", 1, 1, {"site-a", "site-b"}, at(50)));
+  RoundSiteRecord declined{"site-b", RoundSiteStatus::declined, false, "over its cap"};
+  declined.declined = at(60);
+  ASSERT_TRUE(store_->set_round_site("j", 1, declined));
+  RoundCommit commit;
+  commit.job = "j";
+  commit.round = 1;
+  commit.state_sha256 = "s";
+  commit.time = at(90);
+  commit.contributors = {"site-a"};
+  RoundSiteRecord part{"site-a", RoundSiteStatus::contributed, true, ""};
+  part.epsilon_spent = 0.5;
+  part.epsilon_budget = 8.0;
+  part.reported = at(70);
+  commit.parts = {part};
+  ASSERT_TRUE(store_->commit_round(commit));
+  reopen();
+  const auto rounds = store_->site_rounds("site-a").value();
+  ASSERT_EQ(rounds.size(), 1u);
+  EXPECT_EQ(rounds[0].job, "j");
+  EXPECT_EQ(rounds[0].round, 1);
+  EXPECT_EQ(rounds[0].opened, at(50));
+  EXPECT_EQ(rounds[0].part.status, RoundSiteStatus::contributed);
+  EXPECT_EQ(rounds[0].part.epsilon_spent, 0.5);
+  EXPECT_EQ(rounds[0].part.epsilon_budget, 8.0);
+  EXPECT_EQ(rounds[0].part.reported, at(70));
+  const auto refusals = store_->declined_rounds("j").value();
+  ASSERT_EQ(refusals.size(), 1u);
+  EXPECT_EQ(refusals[0].part.site, "site-b");
+  EXPECT_EQ(refusals[0].part.declined, at(60));
+}
+
+TEST_F(SqliteStoreTest, KeepsTheNewestStatementOfEachSite) {
+  EXPECT_EQ(store_->statement("site-a").value().has_value(), false);
+  ASSERT_TRUE(store_->put_statement("site-a", {"old", at(1), 3}));
+  ASSERT_TRUE(store_->put_statement("site-a", {"new", at(2), 4}));
+  reopen();
+  const auto statement = store_->statement("site-a").value();
+  ASSERT_TRUE(statement);
+  EXPECT_EQ(statement->text, "new");
+  EXPECT_EQ(statement->received, at(2));
+  EXPECT_EQ(statement->head_count, 4);
+}
+
+TEST_F(SqliteStoreTest, WhenASiteWasSeenNeverGoesBackAndASitesVersionStays) {
+  ASSERT_TRUE(store_->put_invite({hash_of(1), "site-a", false, at(5000), std::nullopt, ""}));
+  ASSERT_TRUE(store_->redeem_invite(hash_of(1), hash_of(7), {"01", "site-a", false, at(9000), "PEM"}, at(10)));
+  ASSERT_TRUE(store_->note_seen({{"site-a", at(200), "1.2"}, {"stranger", at(200), "9"}}));
+  ASSERT_TRUE(store_->note_seen({{"site-a", at(100), ""}}));
+  const auto site = store_->find_site("site-a").value();
+  EXPECT_EQ(site->last_seen, at(200));
+  EXPECT_EQ(site->software_version, "1.2");
+  EXPECT_EQ(store_->sites().value().size(), 1u);
 }
 
 // A process that is killed between the statements of a commit and its end leaves the round open, and everything before

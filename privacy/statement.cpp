@@ -1,4 +1,4 @@
-#include "cli/privacy_statement.h"
+#include "privacy/statement.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -11,7 +11,7 @@
 #include "privacy/privacy_loss.h"
 #include "privacy/sealed.h"
 
-namespace trib::cli {
+namespace trib::privacy {
 namespace {
 
 namespace json = boost::json;
@@ -39,6 +39,11 @@ constexpr const char* kAssumptions[] = {
     "than "
     "through Tributary.",
     "Times are those of the site's clock."};
+
+// JSON has no infinity: what is unbounded is null.
+json::value number_or_null(double value) {
+  return std::isfinite(value) ? json::value(value) : json::value(nullptr);
+}
 
 // Readable, with numbers as people write them.
 void append_pretty(const json::value& value, std::size_t indent, std::string& out) {
@@ -69,32 +74,32 @@ void append_pretty(const json::value& value, std::size_t indent, std::string& ou
   }
 }
 
-json::object mechanism_json(const privacy::Mechanism& mechanism) {
+json::object mechanism_json(const Mechanism& mechanism) {
   json::object document{{"mechanism", mechanism_name(mechanism)},
                         {"sample_rate", mechanism.sample_rate},
                         {"noise_multiplier", mechanism.noise_multiplier},
                         {"clip_norm", mechanism.clip_norm},
                         {"steps", mechanism.steps}};
-  if (mechanism.kind != privacy::MechanismKind::none) {
+  if (mechanism.kind != MechanismKind::none) {
     document["noise"] = to_string(mechanism.noise);
     document["clipping"] = to_string(mechanism.clipping);
   }
   return document;
 }
 
-Result<privacy::Mechanism> mechanism_from(const json::object& object) try {
-  privacy::Mechanism mechanism;
+Result<Mechanism> mechanism_from(const json::object& object) try {
+  Mechanism mechanism;
   const std::string_view name = object.at("mechanism").as_string();
-  mechanism.kind = name == "none" ? privacy::MechanismKind::none : privacy::MechanismKind::poisson_subsampled_gaussian;
+  mechanism.kind = name == "none" ? MechanismKind::none : MechanismKind::poisson_subsampled_gaussian;
   mechanism.sample_rate = object.at("sample_rate").to_number<double>();
   mechanism.noise_multiplier = object.at("noise_multiplier").to_number<double>();
   mechanism.clip_norm = object.at("clip_norm").to_number<double>();
   mechanism.steps = object.at("steps").to_number<std::int64_t>();
-  if (mechanism.kind != privacy::MechanismKind::none) {
-    const bool is_float = object.at("noise").as_string() == to_string(privacy::NoiseKind::float_gaussian);
-    const bool is_flat = object.at("clipping").as_string() == to_string(privacy::Clipping::flat);
-    mechanism.noise = is_float ? privacy::NoiseKind::float_gaussian : privacy::NoiseKind::discrete_gaussian;
-    mechanism.clipping = is_flat ? privacy::Clipping::flat : privacy::Clipping::automatic;
+  if (mechanism.kind != MechanismKind::none) {
+    const bool is_float = object.at("noise").as_string() == to_string(NoiseKind::float_gaussian);
+    const bool is_flat = object.at("clipping").as_string() == to_string(Clipping::flat);
+    mechanism.noise = is_float ? NoiseKind::float_gaussian : NoiseKind::discrete_gaussian;
+    mechanism.clipping = is_flat ? Clipping::flat : Clipping::automatic;
   }
   if (name != mechanism_name(mechanism)) return Error{Errc::corrupt, fmt::format("mechanism '{}' is not known", name)};
   return mechanism;
@@ -103,7 +108,7 @@ Result<privacy::Mechanism> mechanism_from(const json::object& object) try {
 }
 
 json::object data_set_json(const DataSetFigures& set) {
-  const privacy::Account& account = set.account;
+  const Account& account = set.account;
   json::object document{{"name", set.name},
                         {"declared_records", account.declared_records},
                         {"private", set.is_private()},
@@ -118,7 +123,7 @@ json::object data_set_json(const DataSetFigures& set) {
   document["entries_lost_and_charged"] = account.lost;
   document["read_openly_as"] = set.read_openly_as.empty() ? json::value(nullptr) : json::value(set.read_openly_as);
   json::array versions, jobs;
-  for (const privacy::DataVersion& version : account.versions) {
+  for (const DataVersion& version : account.versions) {
     versions.push_back(json::object{{"version", version.version},
                                     {"entry", version.entry},
                                     {"time", version.time},
@@ -126,7 +131,7 @@ json::object data_set_json(const DataSetFigures& set) {
   }
   for (const auto& [name, job] : account.jobs) {
     json::array mechanisms;
-    for (const privacy::Mechanism& mechanism : job.mechanisms) mechanisms.push_back(mechanism_json(mechanism));
+    for (const Mechanism& mechanism : job.mechanisms) mechanisms.push_back(mechanism_json(mechanism));
     jobs.push_back(json::object{{"job", name},
                                 {"rounds", job.rounds},
                                 {"first", job.first_time},
@@ -141,11 +146,11 @@ json::object data_set_json(const DataSetFigures& set) {
 // The epsilons of one data set, from its mechanisms alone.
 Status recompute(const json::object& set) {
   const std::string_view name = set.at("name").as_string();
-  std::vector<privacy::Mechanism> mechanisms;
-  privacy::RdpCurve curve;
+  std::vector<Mechanism> mechanisms;
+  RdpCurve curve;
   for (const json::value& job : set.at("jobs").as_array()) {
     for (const json::value& value : job.at("mechanisms").as_array()) {
-      TRIB_ASSIGN(const privacy::Mechanism mechanism, mechanism_from(value.as_object()));
+      TRIB_ASSIGN(const Mechanism mechanism, mechanism_from(value.as_object()));
       curve.add(mechanism);
       merge(mechanisms, mechanism);
     }
@@ -159,18 +164,18 @@ Status recompute(const json::object& set) {
     return Error{Errc::corrupt, fmt::format("data set '{}': {} is stated as {}, but its mechanisms make it {}", name,
                                             key, value, computed)};
   };
-  const bool is_private = std::none_of(mechanisms.begin(), mechanisms.end(), [](const privacy::Mechanism& mechanism) {
-    return mechanism.kind == privacy::MechanismKind::none;
+  const bool is_private = std::none_of(mechanisms.begin(), mechanisms.end(), [](const Mechanism& mechanism) {
+    return mechanism.kind == MechanismKind::none;
   });
   if (set.at("private").as_bool() != is_private) {
     return Error{Errc::corrupt, fmt::format("data set '{}' is{} stated to be private, and its mechanisms say otherwise",
                                             name, is_private ? " not" : "")};
   }
-  TRIB_TRY(expect("epsilon_tight", privacy::tight_epsilon(mechanisms, set.at("delta").to_number<double>()).epsilon));
+  TRIB_TRY(expect("epsilon_tight", tight_epsilon(mechanisms, set.at("delta").to_number<double>()).epsilon));
   double filtered = is_private ? 0.0 : std::numeric_limits<double>::infinity();
   if (const auto* budget = set.at("budget").if_object(); budget != nullptr && is_private) {
     const double stated = budget->at("order").to_number<double>();
-    const auto orders = privacy::rdp_orders();
+    const auto orders = rdp_orders();
     const auto order =
         std::find_if(orders.begin(), orders.end(), [&](double known) { return std::abs(known - stated) < 1e-9; });
     if (order == orders.end()) {
@@ -192,7 +197,7 @@ Result<std::string> make_statement(const LedgerFigures& figures, const std::stri
                              figures.key_sha256.substr(0, 16))};
   }
   json::array changes, sets, assumptions;
-  for (const privacy::LedgerEntry& change : figures.key_changes) {
+  for (const LedgerEntry& change : figures.key_changes) {
     changes.push_back(json::object{{"entry", change.number},
                                    {"time", change.time},
                                    {"countersigned", !change.countersignature.empty()},
@@ -222,11 +227,11 @@ Result<std::string> make_statement(const LedgerFigures& figures, const std::stri
   std::string text;
   append_pretty(document, 0, text);
   text.pop_back();  // the brace: the seal closes the object
-  TRIB_ASSIGN(std::string sealed, privacy::seal(std::move(text), signer));
+  TRIB_ASSIGN(std::string sealed, seal(std::move(text), signer));
   return sealed + "\n";
 }
 
-Result<Statement> verify_statement(const std::string& text, const std::string& name) try {
+Result<Statement> read_statement(const std::string& text, const std::string& name) try {
   const auto wrong = [&](const Error& error) { return error.with_context("privacy statement '" + name + "'"); };
   std::string_view sealed_text = text;
   while (sealed_text.ends_with('\n')) sealed_text.remove_suffix(1);
@@ -239,7 +244,7 @@ Result<Statement> verify_statement(const std::string& text, const std::string& n
   if (value.at("version") != json::value(kVersion)) {
     return wrong({Errc::unsupported, "it has another version than this program reads: use a newer one"});
   }
-  const auto sealed = privacy::open_sealed(sealed_text);
+  const auto sealed = open_sealed(sealed_text);
   if (!sealed) return wrong(sealed.error());
   Statement statement;
   statement.document = std::move(value.as_object());
@@ -253,8 +258,18 @@ Result<Statement> verify_statement(const std::string& text, const std::string& n
   }
   statement.hash = to_hex(sealed->hash);
   statement.signature = sealed->signature;
+  statement.head_count = statement.document.at("ledger").at("head").at("count").to_number<std::int64_t>();
+  return statement;
+} catch (const std::exception& error) {
+  return Error{Errc::corrupt,
+               fmt::format("privacy statement '{}': a field is missing or of another type ({})", name, error.what())};
+}
+
+Result<Statement> verify_statement(const std::string& text, const std::string& name) try {
+  TRIB_ASSIGN(Statement statement, read_statement(text, name));
   for (const json::value& set : statement.document.at("data_sets").as_array()) {
-    if (const Status sound = recompute(set.as_object()); !sound) return wrong(sound.error());
+    if (const Status sound = recompute(set.as_object()); !sound)
+      return sound.error().with_context("privacy statement '" + name + "'");
   }
   return statement;
 } catch (const std::exception& error) {
@@ -262,4 +277,4 @@ Result<Statement> verify_statement(const std::string& text, const std::string& n
                fmt::format("privacy statement '{}': a field is missing or of another type ({})", name, error.what())};
 }
 
-}  // namespace trib::cli
+}  // namespace trib::privacy

@@ -5,9 +5,9 @@
 #include <boost/json.hpp>
 #include <cmath>
 
-#include "cli/privacy_statement.h"
+#include "privacy/statement.h"
 
-namespace trib::cli {
+namespace trib::privacy {
 namespace {
 
 namespace json = boost::json;
@@ -295,4 +295,4 @@ std::string statement_page(const Statement& statement) {
   return out;
 }
 
-}  // namespace trib::cli
+}  // namespace trib::privacy
