@@ -37,6 +37,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "common/clock.h"
 #include "common/hash.h"
@@ -208,8 +209,11 @@ class Coordinator {
   // --- Views: one JSON document each (server/job_report.h) ---
   std::string jobs_json() const;                             // {"jobs": […]}, oldest first
   Result<std::string> job_json(std::string_view job) const;  // Errc::not_found lists the jobs
-  std::string sites_json() const;                            // {"sites": […]}: enrolled or connected
+  // The job file as it was pinned: TOML. Errc::not_found.
+  Result<std::string> job_file(std::string_view job) const;
+  std::string sites_json() const;  // {"sites": […]}: enrolled or connected
   bool has_running_jobs() const;
+  std::vector<std::string> running_jobs() const;  // their ids, oldest first
 
   // Calls `report` with the job's document now and whenever it changes, until it has ended (`last` is then true) or
   // unsubscribe(). Errc::not_found. `report` must not call into the coordinator, unsubscribe() excepted.

@@ -18,9 +18,14 @@
 #include "common/files.h"
 #include "common/net/tls.h"
 #include "kernels/device.h"
+#include "server/access_tokens.h"
 #include "server/admin.h"
 #include "server/certificate_authority.h"
 #include "server/enrolment.h"
+#include "server/http/api.h"
+#include "server/http/listener.h"
+#include "server/operations.h"
+#include "server/privacy_report.h"
 #include "server/rate_limit.h"
 #include "server/session.h"
 #include "server/sqlite_store.h"
@@ -96,6 +101,7 @@ struct Daemon::Impl {
 
   Status open(CoordinatorOptions options);
   Status listen();
+  Status listen_to_http();
   asio::awaitable<void> accept_sites();
   asio::awaitable<void> accept_operators();
   asio::awaitable<void> serve(tcp::socket socket);
@@ -122,9 +128,18 @@ struct Daemon::Impl {
   // The coordinator uses the pool, whose work uses the coordinator's jobs: the pool is joined first.
   std::unique_ptr<Coordinator> coordinator;
   std::unique_ptr<WorkerPool> workers;
+  std::optional<AccessTokens> tokens;
+  std::unique_ptr<Operations> operations;
   std::unique_ptr<Admin> admin;
+  std::unique_ptr<SqliteStore> reading_store;  // a connection of its own: long reads keep nobody from writing
+  std::function<void(http::Sources&)> adjust_sources;
+  std::unique_ptr<http::Api> api;
+  std::unique_ptr<http::Listener> http;
+  // Long reads: reports, a job's first look at its base model. What they use is above, so that they end first.
+  std::unique_ptr<WorkerPool> background;
   std::optional<tcp::acceptor> sites;
   std::optional<stream_protocol::acceptor> operators;
+  std::function<void(const std::string&, const std::string&)> check_job;
   bool draining = false;
   std::size_t handshakes = 0;
 };
@@ -149,6 +164,12 @@ Status Daemon::Impl::open(CoordinatorOptions options) {
   task_context.model_directories = config.models;
   task_context.data_directory = config.data;
   task_context.shared = std::make_shared<tasks::SharedResources>();
+  check_job = [context = task_context, read_job = options.read_job, pin_job = options.pin_job](
+                  const std::string& text, const std::string& name) {
+    if (const auto job = read_job(text, name)) (void)pin_job(*job, context);
+  };
+  background = std::make_unique<WorkerPool>(1, context);
+  TRIB_ASSIGN(tokens, AccessTokens::open(*store, clock));
   workers = std::make_unique<WorkerPool>(static_cast<std::size_t>(config.workers), context);
   coordinator = std::make_unique<Coordinator>(*store, *state_files, std::move(task_context), clock, random, sessions,
                                               *workers, std::move(options));
@@ -169,8 +190,27 @@ Status Daemon::Impl::listen() {
   services.config = &config;
   services.clock = &system_clock();
   sessions.set_services(services);
-  admin = std::make_unique<Admin>(services, sessions, std::move(addresses));
+  operations = std::make_unique<Operations>(services, sessions, *tokens, *background, context.get_executor(),
+                                            std::move(addresses));
+  operations->set_job_check(std::move(check_job));
+  admin = std::make_unique<Admin>(services, *operations, *background);
+  TRIB_TRY(listen_to_http());
   return coordinator->resume();
+}
+
+Status Daemon::Impl::listen_to_http() {
+  if (!config.http.listen) return {};
+  TRIB_ASSIGN(reading_store, SqliteStore::open(directory.store()));
+  http::Sources sources;
+  sources.reports.privacy = [this] { return privacy_report_json(*reading_store, config.federation); };
+  sources.check_storage = [this] { return store->set_value("checked", to_iso8601(system_clock().wall_now())); };
+  if (adjust_sources) adjust_sources(sources);
+  api = std::make_unique<http::Api>(*operations, *coordinator, *tokens, *background, context.get_executor(),
+                                    system_clock(), config.http, std::move(sources));
+  TRIB_ASSIGN(const net::ClientCredentials own, load_server_credentials(directory));
+  TRIB_ASSIGN(http, http::Listener::open(context, config.http, {own.certificate, own.key, authority->ca_certificate()},
+                                         *api, system_clock()));
+  return {};
 }
 
 asio::awaitable<void> Daemon::Impl::sleep(Milliseconds duration) {
@@ -272,6 +312,8 @@ asio::awaitable<void> Daemon::Impl::renew_own_certificate() {
     if (renewed && *renewed) {
       const auto own = load_server_credentials(directory);
       replaced = own ? tls->replace_certificate(own->certificate, own->key) : Status(own.error());
+      if (replaced && http)
+        replaced = http->replace_certificate({own->certificate, own->key, authority->ca_certificate()});
       if (replaced)
         spdlog::info("the aggregator's certificate is renewed until {}", to_iso8601(own->certificate.not_after()));
     }
@@ -299,6 +341,7 @@ void Daemon::Impl::begin_drain(std::string_view reason) {
   error_code ignored;
   sites->close(ignored);
   operators->close(ignored);
+  if (api) api->drain();  // who asks is still told that we are draining
   asio::co_spawn(context, drain(), asio::detached);
 }
 
@@ -308,9 +351,11 @@ asio::awaitable<void> Daemon::Impl::drain() {
     co_await sleep(drain_check);
   if (sessions.uploads() > 0)
     spdlog::warn("{} uploads are cut off after sessions.drain_timeout: the sites send them again", sessions.uploads());
+  if (http) http->close();
   sessions.end_all(Errc::unavailable, "the aggregator is shutting down: come back later");
   const auto goodbye = std::chrono::steady_clock::now() + goodbye_patience;
-  while (sessions.serving() > 0 && std::chrono::steady_clock::now() < goodbye) co_await sleep(drain_check);
+  while ((sessions.serving() > 0 || (http && http->answering() > 0)) && std::chrono::steady_clock::now() < goodbye)
+    co_await sleep(drain_check);
   context.stop();
 }
 
@@ -322,8 +367,10 @@ Daemon::~Daemon() {
 }
 
 Result<std::unique_ptr<Daemon>> Daemon::start(const ServerDirectory& directory, const ServerConfig& config,
-                                              CoordinatorOptions options) {
+                                              CoordinatorOptions options,
+                                              std::function<void(http::Sources&)> adjust_sources) {
   auto impl = std::make_unique<Impl>(directory, config);
+  impl->adjust_sources = std::move(adjust_sources);
   TRIB_TRY(impl->open(std::move(options)));
   TRIB_TRY(impl->listen());
   return std::unique_ptr<Daemon>(new Daemon(std::move(impl)));
@@ -333,8 +380,17 @@ std::uint16_t Daemon::port() const {
   return impl_->sites->local_endpoint().port();
 }
 
+std::optional<std::uint16_t> Daemon::http_port() const {
+  return impl_->http ? std::optional(impl_->http->port()) : std::nullopt;
+}
+
+std::string Daemon::http_url() const {
+  return impl_->http ? impl_->http->url() : std::string();
+}
+
 void Daemon::run() {
   Impl& impl = *impl_;
+  if (impl.http) impl.http->start();
   using Coroutine = asio::awaitable<void> (Impl::*)();
   for (const Coroutine coroutine : {&Impl::accept_sites, &Impl::accept_operators, &Impl::tick, &Impl::beat,
                                     &Impl::renew_own_certificate, &Impl::wait_for_signal})

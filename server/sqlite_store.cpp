@@ -8,7 +8,7 @@
 namespace trib::server {
 namespace {
 
-constexpr int schema_version = 2;
+constexpr int schema_version = 3;
 
 // Times are milliseconds since 1970; hashes are blobs; names and states are text, so that `sqlite3 store.db` can be
 // read.
@@ -40,9 +40,16 @@ CREATE TABLE traffic (job TEXT NOT NULL REFERENCES jobs (id), round INTEGER NOT 
                       bytes_down INTEGER NOT NULL, bytes_up INTEGER NOT NULL, PRIMARY KEY (job, round, site));
 CREATE TABLE evaluations (job TEXT NOT NULL REFERENCES jobs (id), round INTEGER NOT NULL, metric TEXT NOT NULL,
                           value REAL, PRIMARY KEY (job, round, metric));
+CREATE TABLE access_tokens (token_sha256 BLOB PRIMARY KEY, name TEXT NOT NULL, is_operator INTEGER NOT NULL,
+                            created INTEGER NOT NULL, last_used INTEGER, revoked INTEGER);
 )sql";
 
-constexpr const char* from_version_1 = "ALTER TABLE ledger_heads ADD COLUMN time INTEGER NOT NULL DEFAULT 0;";
+// What brings a store of version i + 1 to the next one.
+constexpr const char* migrations[schema_version - 1] = {
+    "ALTER TABLE ledger_heads ADD COLUMN time INTEGER NOT NULL DEFAULT 0;",
+    "CREATE TABLE access_tokens (token_sha256 BLOB PRIMARY KEY, name TEXT NOT NULL, is_operator INTEGER NOT NULL, "
+    "created INTEGER NOT NULL, last_used INTEGER, revoked INTEGER);",
+};
 
 template <typename Enum>
 Result<Enum> parse_enum(std::string_view text, std::initializer_list<Enum> values) {
@@ -143,8 +150,13 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::filesystem::pa
                                         ", this program knows versions up to " + std::to_string(schema_version) +
                                         "; update the program"};
   if (version < schema_version) {
-    const char* const statements = version == 0 ? schema : from_version_1;
-    if (sqlite3_exec(opened, statements, nullptr, nullptr, nullptr) != SQLITE_OK) return sqlite_error(opened, what);
+    std::string statements = schema;
+    if (version > 0) {
+      statements.clear();
+      for (auto step = version; step < schema_version; ++step) statements += migrations[step - 1];
+    }
+    if (sqlite3_exec(opened, statements.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
+      return sqlite_error(opened, what);
     const std::string set_version = "PRAGMA user_version = " + std::to_string(schema_version);
     TRIB_TRY(Statement(opened, what, set_version.c_str()).step());
   }
@@ -281,6 +293,28 @@ Result<std::optional<LedgerHeadRecord>> SqliteStore::ledger_head(std::string_vie
                 "SELECT count, hash, time FROM ledger_heads WHERE site = ? AND data_set = ?", site, data_set);
   TRIB_ASSIGN(const bool found, row.step());
   return found ? std::optional(LedgerHeadRecord{row.integer(0), row.sha256(1), row.time(2)}) : std::nullopt;
+}
+
+Status SqliteStore::put_access_token(const AccessTokenRecord& token) {
+  std::lock_guard lock(impl_->mutex);
+  Statement put(impl_->database.get(), "recording the access token '" + token.name + "'",
+                "INSERT INTO access_tokens VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "last_used = excluded.last_used, revoked = excluded.revoked",
+                token.token_sha256, token.name, token.is_operator, token.created, token.last_used, token.revoked);
+  TRIB_TRY(put.run());
+  return {};
+}
+
+Result<std::vector<AccessTokenRecord>> SqliteStore::access_tokens() {
+  std::lock_guard lock(impl_->mutex);
+  Statement row(impl_->database.get(), "reading the access tokens", "SELECT * FROM access_tokens ORDER BY rowid");
+  std::vector<AccessTokenRecord> tokens;
+  for (;;) {
+    TRIB_ASSIGN(const bool found, row.step());
+    if (!found) return tokens;
+    tokens.push_back(
+        {row.sha256(0), row.text(1), row.boolean(2), row.time(3), row.optional_time(4), row.optional_time(5)});
+  }
 }
 
 // --- Jobs and rounds ---
