@@ -4,7 +4,10 @@
 // SHA-256, which is enough for a secret that nobody can guess.
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,11 +19,11 @@
 
 namespace trib::server {
 
-// Not thread-safe.
+// create(), revoke(), list() and save_uses() on one thread; find() and is_live() on any.
 class AccessTokens {
  public:
   // `store` and `clock` outlive it.
-  static Result<AccessTokens> open(Store& store, const Clock& clock);
+  static Result<std::unique_ptr<AccessTokens>> open(Store& store, const Clock& clock);
 
   // The new token, which is kept nowhere. Errc::invalid_argument for a bad name, already_exists if a token that is not
   // revoked has the name.
@@ -33,7 +36,9 @@ class AccessTokens {
   std::optional<AccessTokenRecord> find(std::string_view token);
   // Whether the token with this digest is still good.
   bool is_live(const Sha256& token_sha256) const;
-  const std::vector<AccessTokenRecord>& list() const { return tokens_; }  // oldest first
+  std::vector<AccessTokenRecord> list() const;  // oldest first
+  // Writes down what find() has remembered. The daemon does it every tick.
+  void save_uses();
 
  private:
   AccessTokens(Store& store, const Clock& clock, std::vector<AccessTokenRecord> tokens)
@@ -41,7 +46,9 @@ class AccessTokens {
 
   Store* store_;
   const Clock* clock_;
+  mutable std::mutex mutex_;  // of what follows; never held while the store writes
   std::vector<AccessTokenRecord> tokens_;
+  std::set<Sha256> used_;  // since save_uses()
 };
 
 // 256 bits from the operating system, in base64url: 43 characters.

@@ -8,6 +8,7 @@
 
 #include "common/files.h"
 #include "common/net/coroutine.h"
+#include "server/background.h"
 #include "server/completion.h"
 #include "server/privacy_report.h"
 

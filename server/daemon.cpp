@@ -5,6 +5,7 @@
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -14,6 +15,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <csignal>
+#include <thread>
 
 #include "common/files.h"
 #include "common/net/tls.h"
@@ -116,6 +118,8 @@ struct Daemon::Impl {
   ServerDirectory directory;
   ServerConfig config;
   std::optional<FileLock> lock;
+  // Declared before the other, whose coroutines may hold what belongs to it: a request that waits for the daemon.
+  asio::io_context http_context{1};
   asio::io_context context{1};
   RateLimiter limiter, enrolment_limiter;
   ChaCha20Random random{RandomKey::from_system()};
@@ -128,7 +132,7 @@ struct Daemon::Impl {
   // The coordinator uses the pool, whose work uses the coordinator's jobs: the pool is joined first.
   std::unique_ptr<Coordinator> coordinator;
   std::unique_ptr<WorkerPool> workers;
-  std::optional<AccessTokens> tokens;
+  std::unique_ptr<AccessTokens> tokens;
   std::unique_ptr<Operations> operations;
   std::unique_ptr<Admin> admin;
   std::unique_ptr<SqliteStore> reading_store;  // a connection of its own: long reads keep nobody from writing
@@ -137,6 +141,7 @@ struct Daemon::Impl {
   std::unique_ptr<http::Listener> http;
   // Long reads: reports, a job's first look at its base model. What they use is above, so that they end first.
   std::unique_ptr<WorkerPool> background;
+  std::unique_ptr<WorkerPool> http_background;
   std::optional<tcp::acceptor> sites;
   std::optional<stream_protocol::acceptor> operators;
   std::function<void(const std::string&, const std::string&)> check_job;
@@ -205,11 +210,13 @@ Status Daemon::Impl::listen_to_http() {
   sources.reports.privacy = [this] { return privacy_report_json(*reading_store, config.federation); };
   sources.check_storage = [this] { return store->set_value("checked", to_iso8601(system_clock().wall_now())); };
   if (adjust_sources) adjust_sources(sources);
-  api = std::make_unique<http::Api>(*operations, *coordinator, *tokens, *background, context.get_executor(),
-                                    system_clock(), config.http, std::move(sources));
+  http_background = std::make_unique<WorkerPool>(1, http_context);
+  api = std::make_unique<http::Api>(*operations, *coordinator, *tokens, context.get_executor(), *http_background,
+                                    http_context.get_executor(), system_clock(), config.http, std::move(sources));
   TRIB_ASSIGN(const net::ClientCredentials own, load_server_credentials(directory));
-  TRIB_ASSIGN(http, http::Listener::open(context, config.http, {own.certificate, own.key, authority->ca_certificate()},
-                                         *api, system_clock()));
+  TRIB_ASSIGN(http,
+              http::Listener::open(http_context, config.http, {own.certificate, own.key, authority->ca_certificate()},
+                                   *api, system_clock()));
   return {};
 }
 
@@ -292,6 +299,7 @@ asio::awaitable<void> Daemon::Impl::tick() {
   while (true) {
     co_await sleep(tick_interval);
     coordinator->tick();
+    tokens->save_uses();
   }
 }
 
@@ -390,12 +398,19 @@ std::string Daemon::http_url() const {
 
 void Daemon::run() {
   Impl& impl = *impl_;
-  if (impl.http) impl.http->start();
+  std::thread http_thread;
+  const auto http_work = asio::make_work_guard(impl.http_context);
+  if (impl.http) {
+    impl.http->start();
+    http_thread = std::thread([&impl] { impl.http_context.run(); });
+  }
   using Coroutine = asio::awaitable<void> (Impl::*)();
   for (const Coroutine coroutine : {&Impl::accept_sites, &Impl::accept_operators, &Impl::tick, &Impl::beat,
                                     &Impl::renew_own_certificate, &Impl::wait_for_signal})
     asio::co_spawn(impl.context, (impl.*coroutine)(), asio::detached);
   impl.context.run();
+  impl.http_context.stop();
+  if (http_thread.joinable()) http_thread.join();
 }
 
 void Daemon::stop() {

@@ -1,7 +1,8 @@
 // The aggregator as a process: its listeners, its clockwork, its end.
 //
 // Everything but the tasks' own work runs on one thread: sockets, sessions, the coordinator, the store. Loading a task,
-// aggregating, evaluating and exporting run on a few others and report back.
+// aggregating, evaluating and exporting run on a few others and report back. HTTP has a thread of its own, so that who
+// looks does not wait while a round's contributions are written down; what it asks for or changes is done on the first.
 #pragma once
 
 #include <cstdint>

@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 
 #include "common/net/enrolment.h"
+#include "server/background.h"
 
 namespace trib::server {
 namespace {

@@ -15,23 +15,9 @@
 
 #include "common/net/address.h"
 #include "server/access_tokens.h"
-#include "server/completion.h"
 #include "server/session.h"
 
 namespace trib::server {
-
-// Does `work` on a thread of `queue` and comes back with what it returned.
-template <typename Work>
-auto in_background(WorkQueue& queue, boost::asio::any_io_executor executor, Work work)
-    -> boost::asio::awaitable<decltype(work())> {
-  using Value = decltype(work());
-  auto completion = std::make_shared<Completion<Value>>(std::move(executor));
-  auto value = std::make_shared<std::optional<Value>>();
-  queue.run([value, work = std::move(work)] { value->emplace(work()); },
-            [value, completion] { completion->set(std::move(**value)); });
-  Value result = co_await completion->wait();
-  co_return result;
-}
 
 class Operations {
  public:

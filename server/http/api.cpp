@@ -3,8 +3,10 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
 #include <boost/json.hpp>
 
+#include "server/background.h"
 #include "server/http/json_body.h"
 
 namespace trib::server::http {
@@ -65,18 +67,20 @@ bool is_json(std::string_view content_type) {
 
 }  // namespace
 
-Api::Api(Operations& operations, Coordinator& coordinator, AccessTokens& tokens, WorkQueue& background,
-         asio::any_io_executor executor, const Clock& clock, const HttpConfig& config, Sources sources)
+Api::Api(Operations& operations, Coordinator& coordinator, AccessTokens& tokens, asio::any_io_executor daemon,
+         WorkQueue& background, asio::any_io_executor executor, const Clock& clock, const HttpConfig& config,
+         Sources sources)
     : operations_(operations),
       coordinator_(coordinator),
+      daemon_(daemon),
       background_(background),
       executor_(executor),
       clock_(clock),
       config_(config),
       sources_(std::move(sources)),
       access_(tokens, clock, config.session_lifetime),
-      documents_(operations, background, executor, clock, sources_.reports),
-      events_(executor, documents_, coordinator, clock,
+      documents_(operations, daemon, background, executor, clock, sources_.reports),
+      events_(executor, documents_, daemon, coordinator, clock,
               static_cast<std::size_t>(std::max<std::int64_t>(1, config.connections / 2))),
       limiter_(config.requests_per_minute) {}
 
@@ -180,8 +184,7 @@ std::optional<Response> Api::refusal(const Request& request, const Match& match)
 std::optional<Response> Api::check_head(const Request& request) {
   const Match found = match(request);
   std::optional<Response> refused = refusal(request, found);
-  if (refused && sources_.count_request)
-    sources_.count_request(found.endpoint ? found.endpoint->route.pattern : "none", refused->status, 0.0);
+  if (refused) count(found.endpoint ? found.endpoint->route.pattern : "none", refused->status, 0.0);
   return refused;
 }
 
@@ -206,8 +209,19 @@ asio::awaitable<Response> Api::answer(const Request& request) {
   const double seconds = std::chrono::duration<double>(clock_.now() - started).count();
   spdlog::debug("{} {} from {}: {} in {:.1f} ms", request.method, pattern, request.remote_address, response.status,
                 seconds * 1e3);
-  if (sources_.count_request) sources_.count_request(pattern, response.status, seconds);
+  count(pattern, response.status, seconds);
   co_return response;
+}
+
+// `route` is a literal.
+void Api::count(std::string_view route, int status, double seconds) {
+  if (!sources_.count_request) return;
+  asio::post(daemon_, [this, route, status, seconds] { sources_.count_request(route, status, seconds); });
+}
+
+void Api::drain() {
+  is_draining_ = true;
+  asio::post(executor_, [this] { events_.end_all(); });
 }
 
 // --- Files ---
@@ -236,23 +250,28 @@ Response Api::file_response(const Request& request, const StaticFile& file) cons
 // --- Views ---
 
 Api::Answer Api::get_federation(const Call&) {
-  co_return text_response(200, documents_.federation());
+  auto text = co_await documents_.federation();
+  co_return document(std::move(text));
 }
 
 Api::Answer Api::get_sites(const Call&) {
-  co_return text_response(200, documents_.sites());
+  auto text = co_await documents_.sites();
+  co_return document(std::move(text));
 }
 
 Api::Answer Api::get_jobs(const Call&) {
-  co_return text_response(200, documents_.jobs());
+  auto text = co_await documents_.jobs();
+  co_return document(std::move(text));
 }
 
 Api::Answer Api::get_job(const Call& call) {
-  co_return document(documents_.job(call.parameters.at(0)));
+  auto text = co_await documents_.job(call.parameters.at(0));
+  co_return document(std::move(text));
 }
 
 Api::Answer Api::get_job_file(const Call& call) {
-  auto file = coordinator_.job_file(call.parameters.at(0));
+  const auto read = [this, id = call.parameters.at(0)] { return coordinator_.job_file(id); };
+  auto file = co_await on_executor(daemon_, read);
   if (!file) co_return error_response(file.error());
   co_return text_response(200, std::make_shared<const std::string>(std::move(*file)), "text/plain; charset=utf-8");
 }
@@ -267,44 +286,40 @@ Api::Answer Api::get_privacy_history(const Call& call) {
   co_return document(std::move(text));
 }
 
-namespace {
-
-Error no_statement(const std::string& site) {
-  return {Errc::not_found,
-          "'" + site +
-              "' has sent no statement: its client sends one when it connects, unless its own configuration says "
-              "share_statement = false; at the site, `trib privacy export` makes one"};
+asio::awaitable<Result<std::string>> Api::read_statement(Statement source, std::string site) {
+  if (source) {
+    const auto read = [&source, &site] { return source(site); };
+    auto found = co_await in_background(background_, executor_, read);
+    if (!found) co_return found.error();
+    if (*found) co_return std::move(**found);
+  }
+  co_return Error{Errc::not_found,
+                  "'" + site +
+                      "' has sent no statement: its client sends one when it connects, unless its own configuration "
+                      "says share_statement = false; at the site, `trib privacy export` makes one"};
 }
-
-}  // namespace
 
 Api::Answer Api::get_statement(const Call& call) {
   const std::string& site = call.parameters.at(0);
-  auto statement =
-      sources_.statement ? sources_.statement(site) : Result<std::optional<std::string>>(std::optional<std::string>());
+  auto statement = co_await read_statement(sources_.statement, site);
   if (!statement) co_return error_response(statement.error());
-  if (!*statement) co_return error_response(no_statement(site));
-  Response response = json_response(200, std::move(**statement));
+  Response response = json_response(200, std::move(*statement));
   // A site that has sent something has a name that check_member_name() has passed.
   response.headers.emplace_back("Content-Disposition", "attachment; filename=\"statement-" + site + ".json\"");
   co_return response;
 }
 
 Api::Answer Api::get_statement_page(const Call& call) {
-  const std::string& site = call.parameters.at(0);
-  auto page = sources_.statement_page ? sources_.statement_page(site)
-                                      : Result<std::optional<std::string>>(std::optional<std::string>());
+  auto page = co_await read_statement(sources_.statement_page, call.parameters.at(0));
   if (!page) co_return error_response(page.error());
-  if (!*page) co_return error_response(no_statement(site));
   Response response =
-      text_response(200, std::make_shared<const std::string>(std::move(**page)), "text/html; charset=utf-8");
+      text_response(200, std::make_shared<const std::string>(std::move(*page)), "text/html; charset=utf-8");
   response.content_security_policy = page_policy;
   co_return response;
 }
 
 Api::Answer Api::get_events(const Call& call) {
-  if (operations_.is_draining())
-    co_return error_response({Errc::unavailable, "the aggregator is shutting down: come back later"});
+  if (is_draining_) co_return error_response({Errc::unavailable, "the aggregator is shutting down: come back later"});
   Response response;
   response.content_type = "text/event-stream; charset=utf-8";
   response.headers.emplace_back("X-Accel-Buffering", "no");
@@ -352,9 +367,14 @@ Api::Answer Api::delete_session(const Call& call) {
 
 // --- Changes ---
 
-Response Api::changed(Result<std::string> document) {
+Response Api::changed(const Result<std::string>& document) {
   documents_.forget();
-  return document ? json_response(200, std::move(*document)) : error_response(document.error());
+  return document ? json_response(200, *document) : error_response(document.error());
+}
+
+asio::awaitable<Response> Api::change(Operation operation) {
+  const auto document = co_await on_executor(daemon_, operation);
+  co_return changed(document);
 }
 
 Api::Answer Api::post_invite(const Call& call) {
@@ -364,7 +384,11 @@ Api::Answer Api::post_invite(const Call& call) {
   const std::uint64_t valid_minutes = body->count("valid_minutes", 0);
   const bool is_operator = body->boolean("operator", false);
   if (const Status read = body->finish(); !read) co_return error_response(read.error());
-  co_return changed(operations_.invite(site, is_operator, valid_minutes, call.by()));
+  const Operation invite = [this, site, valid_minutes, is_operator, by = call.by()] {
+    return operations_.invite(site, is_operator, valid_minutes, by);
+  };
+  auto response = co_await change(invite);
+  co_return response;
 }
 
 Api::Answer Api::post_revocation(const Call& call) {
@@ -372,17 +396,22 @@ Api::Answer Api::post_revocation(const Call& call) {
   if (!body) co_return error_response(body.error());
   const std::string reason = body->text("reason", "");
   if (const Status read = body->finish(); !read) co_return error_response(read.error());
-  co_return changed(operations_.revoke(call.parameters.at(0), reason, call.by()));
+  const Operation revoke = [this, site = call.parameters.at(0), reason, by = call.by()] {
+    return operations_.revoke(site, reason, by);
+  };
+  auto response = co_await change(revoke);
+  co_return response;
 }
 
 Api::Answer Api::post_job(const Call& call) {
   auto body = JsonBody::parse(call.request.body);
   if (!body) co_return error_response(body.error());
-  std::string file = body->text("file");
-  std::string name = body->text("name", "job.toml");
+  const std::string file = body->text("file");
+  const std::string name = body->text("name", "job.toml");
   if (const Status read = body->finish(); !read) co_return error_response(read.error());
-  auto submitted = co_await operations_.submit(std::move(file), std::move(name), call.by());
-  co_return changed(std::move(submitted));
+  const auto submit = [this, file, name, by = call.by()] { return operations_.submit(file, name, by); };
+  const auto submitted = co_await await_on_executor(daemon_, submit);
+  co_return changed(submitted);
 }
 
 Api::Answer Api::post_cancellation(const Call& call) {
@@ -390,7 +419,11 @@ Api::Answer Api::post_cancellation(const Call& call) {
   if (!body) co_return error_response(body.error());
   const std::string reason = body->text("reason", "");
   if (const Status read = body->finish(); !read) co_return error_response(read.error());
-  co_return changed(operations_.cancel(call.parameters.at(0), reason, call.by()));
+  const Operation cancel = [this, job = call.parameters.at(0), reason, by = call.by()] {
+    return operations_.cancel(job, reason, by);
+  };
+  auto response = co_await change(cancel);
+  co_return response;
 }
 
 // --- For machines that watch this one ---
@@ -400,7 +433,7 @@ Api::Answer Api::get_health(const Call&) {
 }
 
 Api::Answer Api::get_readiness(const Call&) {
-  if (operations_.is_draining()) co_return error_response({Errc::unavailable, "the aggregator is shutting down"});
+  if (is_draining_) co_return error_response({Errc::unavailable, "the aggregator is shutting down"});
   const bool is_due = !storage_checked_ || clock_.now() - *storage_checked_ >= storage_check_interval;
   if (is_due && sources_.check_storage) {
     storage_checked_ = clock_.now();
@@ -412,8 +445,10 @@ Api::Answer Api::get_readiness(const Call&) {
 }
 
 Api::Answer Api::get_metrics(const Call&) {
-  auto text = std::make_shared<const std::string>(sources_.metrics ? sources_.metrics() : std::string());
-  co_return text_response(200, std::move(text), "text/plain; version=0.0.4; charset=utf-8");
+  std::string text;
+  if (sources_.metrics) text = co_await on_executor(daemon_, sources_.metrics);
+  co_return text_response(200, std::make_shared<const std::string>(std::move(text)),
+                          "text/plain; version=0.0.4; charset=utf-8");
 }
 
 }  // namespace trib::server::http

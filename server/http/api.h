@@ -2,6 +2,7 @@
 // programs; a test holds the two against each other.
 #pragma once
 
+#include <atomic>
 #include <boost/asio/any_io_executor.hpp>
 #include <functional>
 #include <optional>
@@ -34,27 +35,33 @@ struct StaticFile {
   bool immutable = false;  // its name changes with its content
 };
 
-// What other parts of the aggregator know. Any of them may be empty.
+// What other parts of the aggregator know. Any of them may be empty. Each says where it is called.
 struct Sources {
   Reports reports;
-  // The newest signed statement of a site, and the same as a page; nothing if the site has sent none.
+  // The newest signed statement of a site, and the same as a page; nothing if the site has sent none. In the
+  // background.
   std::function<Result<std::optional<std::string>>(const std::string&site)> statement, statement_page;
-  std::function<std::string()> metrics;  // Prometheus text
+  std::function<std::string()> metrics;  // Prometheus text; on the daemon's executor
+  // On the daemon's executor, some time after the answer.
   std::function<void(std::string_view route, int status, double seconds)> count_request;
-  std::function<Status()> check_storage;  // called in the background
+  std::function<Status()> check_storage;  // in the background
   std::vector<StaticFile> files;
 };
 
+// Runs on `executor`, which has a thread of its own: the daemon's may write to disk for a while, and who reads is not
+// to wait for that. What belongs to the daemon's executor (operations, coordinator) is called there. `background`
+// reports on `executor`.
 class Api final : public Handler {
  public:
-  // Everything outlives it.
-  Api(Operations& operations, Coordinator& coordinator, AccessTokens& tokens, WorkQueue& background,
-      boost::asio::any_io_executor executor, const Clock& clock, const HttpConfig& config, Sources sources);
+  // Everything outlives it, and neither executor runs any more when it is destroyed.
+  Api(Operations& operations, Coordinator& coordinator, AccessTokens& tokens, boost::asio::any_io_executor daemon,
+      WorkQueue& background, boost::asio::any_io_executor executor, const Clock& clock, const HttpConfig& config,
+      Sources sources);
 
   std::optional<Response> check_head(const Request& request) override;
   boost::asio::awaitable<Response> answer(const Request& request) override;
-  // The aggregator is going down: streams end, and no new one begins.
-  void drain() { events_.end_all(); }
+  // The aggregator is going down: streams end, and no new one begins. From any thread.
+  void drain();
 
   static std::vector<Route> routes();
 
@@ -82,7 +89,14 @@ class Api final : public Handler {
   std::optional<Response> refusal(const Request& request, const Match& match);
   const StaticFile* find_file(const Request& request) const;
   Response file_response(const Request& request, const StaticFile& file) const;
-  Response changed(Result<std::string> document);
+  void count(std::string_view route, int status, double seconds);
+  // Makes a change on the daemon's executor; who asks next sees it. (g++ 12 destroys a lambda twice that is made within
+  // a co_await, so callers name theirs.)
+  using Operation = std::function<Result<std::string>()>;
+  boost::asio::awaitable<Response> change(Operation operation);
+  Response changed(const Result<std::string>& document);
+  using Statement = std::function<Result<std::optional<std::string>>(const std::string& site)>;
+  boost::asio::awaitable<Result<std::string>> read_statement(Statement source, std::string site);
 
   Answer get_federation(const Call& call);
   Answer get_sites(const Call& call);
@@ -108,6 +122,7 @@ class Api final : public Handler {
 
   Operations& operations_;
   Coordinator& coordinator_;
+  boost::asio::any_io_executor daemon_;
   WorkQueue& background_;
   boost::asio::any_io_executor executor_;
   const Clock& clock_;
@@ -119,6 +134,7 @@ class Api final : public Handler {
   RateLimiter limiter_;
   Status storage_;
   std::optional<MonotonicTime> storage_checked_;
+  std::atomic<bool> is_draining_ = false;
 };
 
 // The text of openapi.json.

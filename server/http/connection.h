@@ -3,6 +3,7 @@
 // differently (request smuggling): no chunked bodies, no header field twice where it counts, no two lengths.
 #pragma once
 
+#include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ssl/stream.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
@@ -20,9 +21,9 @@ using TlsStream = boost::asio::ssl::stream<boost::beast::tcp_stream>;
 // What all connections share. Connections hold it, so that it outlives them.
 struct Shared {
   HttpConfig config;
-  Handler* handler = nullptr;  // gone once is_closing is set
-  bool is_closing = false;     // no answer leaves its connection open
-  std::size_t answering = 0;   // requests that are being read or answered
+  Handler* handler = nullptr;              // gone once is_closing is set
+  std::atomic<bool> is_closing = false;    // no answer leaves its connection open
+  std::atomic<std::size_t> answering = 0;  // requests that are being read or answered
 };
 
 boost::asio::awaitable<void> serve(PlainStream stream, std::shared_ptr<Shared> shared, std::string remote_address);

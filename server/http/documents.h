@@ -1,5 +1,5 @@
-// The API's documents, made at most twice a second however many ask, and off the daemon's executor where that takes
-// long.
+// The API's documents, made at most twice a second however many ask, and never on the thread that answers: most by the
+// daemon's executor, which may be writing to disk for a while, those that read much of the store in the background.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
@@ -23,51 +23,50 @@ struct Reports {
   std::function<Result<std::string>(const std::string& site, const std::string& data_set)> privacy_history;
 };
 
-// Not thread-safe: all calls on the executor.
+// Not thread-safe: all calls on `executor`. `operations` belong to `daemon`, another executor.
 class Documents {
  public:
-  Documents(Operations& operations, WorkQueue& background, boost::asio::any_io_executor executor, const Clock& clock,
-            Reports reports);
+  Documents(Operations& operations, boost::asio::any_io_executor daemon, WorkQueue& background,
+            boost::asio::any_io_executor executor, const Clock& clock, Reports reports);
 
-  Text federation();
-  Text sites();
-  Text jobs();
-  Result<Text> job(const std::string& id);
-  // The newest report, which may be a few seconds old while the next one is made.
-  boost::asio::awaitable<Result<Text>> privacy();
-  boost::asio::awaitable<Result<Text>> privacy_history(std::string site, std::string data_set);
+  using Answer = boost::asio::awaitable<Result<Text>>;
+  // `recent`: one that is a second old, or a report of a few seconds, will do, and the next one is made meanwhile.
+  // `newest`: waits for what is not older than half a second.
+  enum class Age { recent, newest };
+  Answer federation(Age age = Age::recent);
+  Answer sites(Age age = Age::recent);
+  Answer jobs(Age age = Age::recent);
+  Answer job(std::string id);
+  Answer privacy(Age age = Age::recent);
+  Answer privacy_history(std::string site, std::string data_set);
 
   // Somebody has just changed something, and expects to see it: nothing that was made before is shown again.
-  void forget();
+  void forget() { ++epoch_; }
 
  private:
-  struct Entry {
+  using Make = std::function<boost::asio::awaitable<Result<std::string>>()>;
+  struct Document {
     Text text;
-    MonotonicTime made{};
+    MonotonicTime made{}, asked{};
     std::uint64_t epoch = 0;
-  };
-  struct Slow {  // a document that is made in the background, by one at a time
-    Entry newest;
-    std::optional<Error> error;
+    std::optional<Error> error;  // of the last try
     bool is_being_made = false;
-    MonotonicTime asked{};
     std::vector<std::shared_ptr<Completion<bool>>> waiting;
   };
-  template <typename Make>
-  Text quick(Entry& entry, const Make& make);
-  boost::asio::awaitable<Result<Text>> slow(std::shared_ptr<Slow> document, std::function<Result<std::string>()> make);
-  boost::asio::awaitable<void> make(std::shared_ptr<Slow> document, std::function<Result<std::string>()> make);
+  Make from_daemon(std::function<Result<std::string>()> view) const;
+  Make from_background(std::function<Result<std::string>()> report) const;
+  Answer get(std::string key, Milliseconds usable_for, Make make);
+  boost::asio::awaitable<void> renew(std::shared_ptr<Document> document, Make make);
+  void sweep();
 
   Operations& operations_;
+  boost::asio::any_io_executor daemon_;
   WorkQueue& background_;
   boost::asio::any_io_executor executor_;
   const Clock& clock_;
   Reports reports_;
   std::uint64_t epoch_ = 1;
-  Entry federation_, sites_, jobs_;
-  std::map<std::string, Entry> job_;
-  std::shared_ptr<Slow> privacy_ = std::make_shared<Slow>();
-  std::map<std::pair<std::string, std::string>, std::shared_ptr<Slow>> histories_;
+  std::map<std::string, std::shared_ptr<Document>> documents_;
 };
 
 }  // namespace trib::server::http

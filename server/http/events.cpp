@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <deque>
 #include <vector>
+
+#include "server/background.h"
 
 namespace trib::server::http {
 namespace {
@@ -92,17 +95,18 @@ class Events::Listener final : public TextStream {
   bool greeted_ = false, ended_ = false;
 };
 
-Events::Events(asio::any_io_executor executor, Documents& documents, Coordinator& coordinator, const Clock& clock,
-               std::size_t most_listeners)
+Events::Events(asio::any_io_executor executor, Documents& documents, asio::any_io_executor daemon,
+               Coordinator& coordinator, const Clock& clock, std::size_t most_listeners)
     : executor_(std::move(executor)),
       documents_(documents),
-      coordinator_(coordinator),
+      daemon_(std::move(daemon)),
+      watch_(std::make_shared<JobWatch>(coordinator)),
       clock_(clock),
       most_listeners_(most_listeners) {}
 
+// Neither executor runs any more.
 Events::~Events() {
-  *alive_ = false;
-  unfollow_jobs();
+  watch_->stop();
 }
 
 Result<std::shared_ptr<TextStream>> Events::listen(std::function<bool()> is_allowed) {
@@ -110,7 +114,6 @@ Result<std::shared_ptr<TextStream>> Events::listen(std::function<bool()> is_allo
     return Error{Errc::unavailable, "too many listen to the events already: half of http.connections, which is " +
                                         std::to_string(most_listeners_)};
   const auto listener = std::make_shared<Listener>(executor_, std::move(is_allowed));
-  look();
   for (const auto& [key, news] : newest_) listener->add(key, news.kind, news.text, ++last_id_);
   listeners_.push_back(listener);
   if (!is_running_) {
@@ -126,35 +129,36 @@ void Events::end_all() {
 }
 
 asio::awaitable<void> Events::run() {
-  const auto alive = alive_;
   asio::steady_timer timer(executor_);
-  while (*alive) {
-    timer.expires_after(look_interval);
-    boost::system::error_code ignored;
-    co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-    if (!*alive) co_return;
+  while (true) {
     for (const auto& listener : listeners_)
       if (!listener->is_allowed()) listener->end();
     std::erase_if(listeners_, [](const auto& listener) { return !listener->is_allowed(); });
     if (listeners_.empty()) break;
-    look();
+    timer.expires_after(look_interval);
+    co_await look();
+    boost::system::error_code ignored;
+    co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
   }
   is_running_ = false;
-  unfollow_jobs();
   newest_.clear();
   is_privacy_due_ = true;
+  const auto stop = [watch = watch_] { watch->stop(); };
+  asio::post(daemon_, stop);
 }
 
-void Events::look() {
-  follow_jobs();
-  note("federation", "federation", documents_.federation());
-  note("sites", "sites", documents_.sites());
-  note("jobs", "jobs", documents_.jobs());
-  const auto changed = std::move(changed_jobs_);
-  changed_jobs_.clear();
-  for (const auto& [job, text] : changed) {
+asio::awaitable<void> Events::look() {
+  const auto collect = [watch = watch_] { return watch->collect(); };
+  const JobWatch::News news = co_await on_executor(daemon_, collect);
+  const auto federation = co_await documents_.federation(Documents::Age::newest);
+  const auto sites = co_await documents_.sites(Documents::Age::newest);
+  const auto jobs = co_await documents_.jobs(Documents::Age::newest);
+  if (federation) note("federation", "federation", *federation);
+  if (sites) note("sites", "sites", *sites);
+  if (jobs) note("jobs", "jobs", *jobs);
+  for (const auto& [job, text] : news.changed) {
     note("job " + job, "job", text);
-    if (!subscriptions_.contains(job)) newest_.erase("job " + job);  // it has ended: told once, and not kept
+    if (news.ended.contains(job)) newest_.erase("job " + job);  // told once, and not kept
   }
   const MonotonicTime now = clock_.now();
   const bool is_late = now - next_privacy_ > privacy_interval;
@@ -166,10 +170,8 @@ void Events::look() {
 }
 
 asio::awaitable<void> Events::look_at_privacy() {
-  const auto alive = alive_;
   const MonotonicTime started = clock_.now();
-  auto text = co_await documents_.privacy();
-  if (!*alive) co_return;
+  const auto text = co_await documents_.privacy(Documents::Age::newest);
   is_reading_privacy_ = false;
   const MonotonicTime now = clock_.now();
   next_privacy_ = now + std::max<std::chrono::nanoseconds>(look_interval, privacy_share * (now - started));
@@ -186,33 +188,6 @@ void Events::note(const std::string& key, const std::string& kind, Text text) {
   if (!is_news) return;
   if (kind != "federation" && kind != "privacy") is_privacy_due_ = true;
   for (const auto& listener : listeners_) listener->add(key, kind, known.text, ++last_id_);
-}
-
-void Events::follow_jobs() {
-  for (const std::string& job : coordinator_.running_jobs()) {
-    if (subscriptions_.contains(job)) continue;
-    // The report may come at once, so the entry is made first; at a job's end the subscription is over by itself.
-    subscriptions_[job] = 0;
-    const auto report = [this, alive = alive_, job](const std::string& json, bool last) {
-      if (!*alive) return;
-      changed_jobs_[job] = std::make_shared<const std::string>(json);
-      if (last) subscriptions_.erase(job);
-    };
-    const auto subscription = coordinator_.subscribe(job, report);
-    if (const auto found = subscriptions_.find(job); found != subscriptions_.end()) {
-      if (subscription) {
-        found->second = *subscription;
-      } else {
-        subscriptions_.erase(found);
-      }
-    }
-  }
-}
-
-void Events::unfollow_jobs() {
-  for (const auto& [job, subscription] : subscriptions_) coordinator_.unsubscribe(subscription);
-  subscriptions_.clear();
-  changed_jobs_.clear();
 }
 
 }  // namespace trib::server::http

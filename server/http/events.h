@@ -11,18 +11,19 @@
 #include <list>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 
 #include "server/http/documents.h"
+#include "server/http/job_watch.h"
 
 namespace trib::server::http {
 
+// All calls on `executor`; the jobs are watched on `daemon`, another one.
 class Events {
  public:
-  // Everything outlives it.
-  Events(boost::asio::any_io_executor executor, Documents& documents, Coordinator& coordinator, const Clock& clock,
-         std::size_t most_listeners);
+  // Everything outlives it, and the coroutines on both executors end before it does.
+  Events(boost::asio::any_io_executor executor, Documents& documents, boost::asio::any_io_executor daemon,
+         Coordinator& coordinator, const Clock& clock, std::size_t most_listeners);
   ~Events();
   Events(const Events&) = delete;
   Events& operator=(const Events&) = delete;
@@ -33,9 +34,6 @@ class Events {
   void end_all();
   std::size_t listeners() const { return listeners_.size(); }
 
-  // One look for news; run() does it twice a second while anybody listens.
-  void look();
-
  private:
   class Listener;
   struct News {  // by "federation", "sites", "jobs", "privacy", "job ID"
@@ -45,26 +43,23 @@ class Events {
   };
 
   boost::asio::awaitable<void> run();
+  boost::asio::awaitable<void> look();
   void note(const std::string& key, const std::string& kind, Text text);
-  void follow_jobs();
-  void unfollow_jobs();
   boost::asio::awaitable<void> look_at_privacy();
 
   boost::asio::any_io_executor executor_;
   Documents& documents_;
-  Coordinator& coordinator_;
+  boost::asio::any_io_executor daemon_;
+  std::shared_ptr<JobWatch> watch_;  // on the daemon's executor
   const Clock& clock_;
   std::size_t most_listeners_;
   std::list<std::shared_ptr<Listener>> listeners_;
   std::map<std::string, News> newest_;
-  std::map<std::string, std::uint64_t> subscriptions_;  // by job
-  std::map<std::string, Text> changed_jobs_;            // since the last look
   bool is_running_ = false;
   bool is_reading_privacy_ = false;
   bool is_privacy_due_ = true;
   MonotonicTime next_privacy_{};
   std::uint64_t last_id_ = 0;
-  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace trib::server::http

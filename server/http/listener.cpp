@@ -7,6 +7,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/ssl/context.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -148,26 +149,26 @@ class ListenerImpl final : public Listener {
     shared_->handler = &handler;
     note_files();
   }
-  ~ListenerImpl() override { ListenerImpl::close(); }
-
   void start() override { asio::co_spawn(context_, accept(shared_), asio::detached); }
   std::uint16_t port() const override { return port_; }
   std::string url() const override {
     net::HostPort address = *shared_->config.listen;
     address.port = port_;
-    return (ssl_ ? "https://" : "http://") + address.to_string();
+    return (shared_->config.tls ? "https://" : "http://") + address.to_string();
   }
   Status replace_certificate(const OwnCertificate& own) override {
-    if (!ssl_ || !shared_->config.certificate.empty()) return {};
-    TRIB_ASSIGN(ssl_, context_for(own));
+    if (!shared_->config.tls || !shared_->config.certificate.empty()) return {};
+    TRIB_ASSIGN(SslContext replacement, context_for(own));
+    asio::post(context_, [this, replacement] { ssl_ = replacement; });
     return {};
   }
   void close() override {
     shared_->is_closing = true;
-    error_code ignored;
-    acceptor_.close(ignored);
+    asio::post(context_, [this] {
+      error_code ignored;
+      acceptor_.close(ignored);
+    });
   }
-  std::size_t connections() const override { return census_->all; }
   std::size_t answering() const override { return shared_->answering; }
 
  private:

@@ -20,9 +20,11 @@ struct OwnCertificate {
   net::Certificate ca;  // sent along
 };
 
+// Runs on `context`; its calls may come from any one thread.
 class Listener {
  public:
-  // Listens on `config.listen`; answers come once start() is called. `handler` and `clock` outlive it. Errors say which
+  // Listens on `config.listen`; answers come once start() is called. `handler` and `clock` outlive it,
+  // and `context` does not run when it is destroyed. Errors say which
   // key of the configuration to look at: the address is taken, a certificate cannot be read.
   static Result<std::unique_ptr<Listener>> open(boost::asio::io_context& context, const HttpConfig& config,
                                                 const OwnCertificate& own, Handler& handler, const Clock& clock);
@@ -36,8 +38,7 @@ class Listener {
   virtual Status replace_certificate(const OwnCertificate& own) = 0;
   // No further connection, and none goes on after the answer it is waiting for.
   virtual void close() = 0;
-  virtual std::size_t connections() const = 0;
-  virtual std::size_t answering() const = 0;  // of them, those whose request is being read or answered
+  virtual std::size_t answering() const = 0;  // connections whose request is being read or answered
 };
 
 }  // namespace trib::server::http

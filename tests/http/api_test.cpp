@@ -183,7 +183,9 @@ TEST_F(HttpApi, CountsItsRequestsByRoute) {
   view("/api/v1/jobs/a-secret-name");
   get("/api/v1/jobs");
   get("/somewhere");
+  view("/api/v1/federation");  // whatever is counted before is counted by now
   std::lock_guard lock(mutex);
+  counted.resize(3);
   EXPECT_EQ(counted, (std::vector<std::string>{"/api/v1/jobs/{id} 404", "/api/v1/jobs 401", "none 404"}));
 }
 
