@@ -42,6 +42,7 @@ void add_server_options(CLI::App& command, ServerOptions& options);
 
 void add_demo_command(CLI::App& app, Exit& exit);
 void add_federation_commands(CLI::App& app, Exit& exit);  // init, invite, revoke, sites, operator
+void add_token_commands(CLI::App& app, Exit& exit);       // token {create, list, revoke}
 void add_job_commands(CLI::App& app, Exit& exit);         // job {submit, list, show, watch, cancel}
 void add_simulate_command(CLI::App& app, Exit& exit);
 void add_privacy_commands(CLI::App& app, Exit& exit);               // privacy {…}, whose parts are, with its parser:

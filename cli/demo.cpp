@@ -114,6 +114,11 @@ class Demo {
     init.directory = root_ / "aggregator";
     init.federation = "demo";
     init.listen = "127.0.0.1:" + std::to_string(port);
+    int http_port = port;
+    while (http_port == port) {
+      TRIB_ASSIGN(http_port, free_loopback_port());
+    }
+    init.http = "127.0.0.1:" + std::to_string(http_port);
     init.host_names = {"localhost", "127.0.0.1"};
     init.model_directories = {fs::absolute(options_.models)};
     init.data_directory = fs::absolute(options_.job).parent_path();  // what the job file's paths are relative to
@@ -130,13 +135,23 @@ class Demo {
       auto client = AdminClient::connect(where);
       if (client) {
         admin_ = std::make_unique<AdminClient>(std::move(*client));
-        return {};
+        return offer_dashboard("http://" + init.http);
       }
       TRIB_TRY(check_daemons());
       if (std::chrono::steady_clock::now() > deadline)
         return client.error().with_context("trib-server did not come up");
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
+  }
+
+  // The token opens this demo's aggregator alone, and on this machine alone, for as long as the demo runs.
+  Status offer_dashboard(const std::string& url) {
+    AdminRequest request;
+    request.mutable_create_token()->set_name("demo");
+    request.mutable_create_token()->set_role("operator");
+    TRIB_ASSIGN(const json::value answer, admin_->request(request));
+    say("while it runs, the dashboard is at " + url + "; sign in with " + std::string(answer.at("token").as_string()));
+    return {};
   }
 
   Status start_sites() {

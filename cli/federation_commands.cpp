@@ -8,7 +8,9 @@
 #include "cli/commands.h"
 #include "cli/terminal.h"
 #include "common/files.h"
+#include "common/net/address.h"
 #include "common/net/enrolment.h"
+#include "server/config.h"
 #include "server/init.h"
 
 namespace trib::cli {
@@ -18,13 +20,22 @@ namespace fs = std::filesystem;
 namespace json = boost::json;
 using tributary::proto::AdminRequest;
 
-Status run_init(const server::InitOptions& options) {
+std::string dashboard_lines(const server::InitOptions& options) {
+  const auto address = net::parse_host_port(options.http);
+  if (!address) return "";
+  const char* scheme = server::is_loopback(*address) ? "http://" : "https://";
+  return "  the dashboard          " + (scheme + options.http) + "; sign in with `trib token create NAME --server " +
+         options.directory.string() + "`\n";
+}
+
+Status run_init(server::InitOptions options) {
+  if (options.http == "none") options.http.clear();
   TRIB_TRY(server::init_federation(options));
   const std::string directory = options.directory.string();
   std::cout << "made the federation \"" << options.federation << "\" in " << directory << "\n"
             << "  start the aggregator   trib-server --config " << directory << "/server.toml\n"
             << "  invite a site          trib invite SITE --server " << directory << "\n"
-            << "  base models go into    "
+            << (options.http.empty() ? "" : dashboard_lines(options)) << "  base models go into    "
             << (options.model_directories.empty() ? directory + "/models" : options.model_directories.front().string())
             << "\n  keep a copy of         " << directory
             << "/ca (docs/deployment.md: whoever has the key can admit anyone)\n";
@@ -172,6 +183,11 @@ void add_federation_commands(CLI::App& app, Exit& exit) {
       ->type_name("NAME");
   init_command->add_option("--advertise", init->advertise, "HOST:PORT for tokens, where a port is forwarded")
       ->type_name("HOST:PORT");
+  init->http = "127.0.0.1:7480";
+  init_command
+      ->add_option("--http", init->http,
+                   "Address and port of the dashboard and the HTTP API, or none; with TLS unless it is a loopback one")
+      ->capture_default_str();
   init_command->add_option("--models", init->model_directories, "Directory with base models; repeatable")
       ->type_name("DIR");
   init_command->add_option("--data", init->data_directory, "Directory with public test sets")->type_name("DIR");

@@ -17,6 +17,7 @@ constexpr const char* description =
     "  trib simulate JOB --clients 100    the same round engine and task code in one process\n"
     "  trib init DIR                      a real federation: its CA, the aggregator's certificate and configuration\n"
     "  trib invite SITE                   a one-time token; the site runs `trib-client join TOKEN --data FILE`\n"
+    "  trib token create NAME             a token for the dashboard and the HTTP API\n"
     "  trib job submit JOB                then `trib job watch`, `trib job show`, `trib model export`\n"
     "  trib status                        sites, who is waited for, privacy budgets and jobs on one screen\n"
     "  trib doctor                        what is wrong with this machine's setup, and what to do";
@@ -54,6 +55,7 @@ int main(int argc, char** argv) {
     trib::cli::add_demo_command(app, exit);
     trib::cli::add_simulate_command(app, exit);
     trib::cli::add_federation_commands(app, exit);
+    trib::cli::add_token_commands(app, exit);
     trib::cli::add_job_commands(app, exit);
     trib::cli::add_privacy_commands(app, exit);
     trib::cli::add_model_commands(app, exit);

@@ -9,7 +9,7 @@
 #include "common/files.h"
 #include "common/log.h"
 #include "common/net/coroutine.h"
-#include "common/net/enrolment.h"
+#include "server/background.h"
 #include "server/completion.h"
 #include "server/privacy_report.h"
 
@@ -85,8 +85,8 @@ struct Admin::Conversation : std::enable_shared_from_this<Admin::Conversation> {
   std::optional<Result<AdminRequest>> received;
 };
 
-Admin::Admin(const SessionServices& services, Sessions& sessions, std::vector<net::HostPort> addresses)
-    : services_(services), sessions_(sessions), addresses_(std::move(addresses)), started_(services.clock->now()) {}
+Admin::Admin(const SessionServices& services, Operations& operations, WorkQueue& background)
+    : services_(services), operations_(operations), background_(background) {}
 
 net::Limits Admin::limits(const net::Limits& sessions) {
   net::Limits limits = sessions;
@@ -122,42 +122,66 @@ asio::awaitable<void> Admin::serve(std::unique_ptr<net::Channel> connected) {
 
 asio::awaitable<Status> Admin::answer(Conversation& conversation, const AdminRequest& request) {
   net::Channel& channel = *conversation.channel;
+  const std::string by = channel.protocol().empty() ? "the local operator" : "operator '" + channel.peer().name + "'";
   AdminReply reply;
   switch (request.body_case()) {
-    case AdminRequest::kCreateInvite:
-      reply = document(create_invite(request.create_invite()));
+    case AdminRequest::kCreateInvite: {
+      const auto& invite = request.create_invite();
+      reply = document(operations_.invite(invite.site(), invite.is_operator(), invite.valid_minutes(), by));
       break;
+    }
     case AdminRequest::kRevokeSite:
-      reply = document(revoke(request.revoke_site()));
+      reply = document(operations_.revoke(request.revoke_site().site(), request.revoke_site().reason(), by));
       break;
     case AdminRequest::kListSites:
-      reply = document(services_.coordinator->sites_json());
+      reply = document(operations_.sites());
       break;
-    case AdminRequest::kSubmitJob:
-      reply = document(submit(request.submit_job()));
+    case AdminRequest::kSubmitJob: {
+      const auto& job = request.submit_job();
+      auto submitted = co_await operations_.submit(job.job_file(), job.job_file_name(), by);
+      reply = document(std::move(submitted));
       break;
+    }
     case AdminRequest::kListJobs:
-      reply = document(services_.coordinator->jobs_json());
+      reply = document(operations_.jobs());
       break;
     case AdminRequest::kShowJob:
-      reply = document(services_.coordinator->job_json(request.show_job().job_id()));
+      reply = document(operations_.job(request.show_job().job_id()));
       break;
     case AdminRequest::kCancelJob:
-      reply = document(cancel(request.cancel_job()));
+      reply = document(operations_.cancel(request.cancel_job().job_id(), request.cancel_job().reason(), by));
       break;
-    case AdminRequest::kPrivacyReport:
-      reply =
-          document(privacy_report_json(*services_.store, services_.config->federation, services_.clock->wall_now()));
+    case AdminRequest::kPrivacyReport: {
+      const auto report = [this] {
+        return privacy_report_json(*services_.store, services_.config->federation, services_.clock->wall_now());
+      };
+      auto text = co_await in_background(background_, channel.executor(), report);
+      reply = document(std::move(text));
       break;
-    case AdminRequest::kPrivacyHistory:
-      reply = document(privacy_history_json(*services_.store, request.privacy_history().site(),
-                                            request.privacy_history().data_set(), services_.clock->wall_now()));
+    }
+    case AdminRequest::kPrivacyHistory: {
+      const auto& asked = request.privacy_history();
+      const auto history = [this, &asked] {
+        return privacy_history_json(*services_.store, asked.site(), asked.data_set(), services_.clock->wall_now());
+      };
+      auto text = co_await in_background(background_, channel.executor(), history);
+      reply = document(std::move(text));
       break;
+    }
     case AdminRequest::kSiteStatement:
-      reply = document(site_statement(request.site_statement().site()));
+      reply = document(operations_.site_statement(request.site_statement().site()));
       break;
     case AdminRequest::kServerStatus:
-      reply = document(status());
+      reply = document(operations_.status());
+      break;
+    case AdminRequest::kCreateToken:
+      reply = document(operations_.create_token(request.create_token().name(), request.create_token().role(), by));
+      break;
+    case AdminRequest::kListTokens:
+      reply = document(operations_.tokens());
+      break;
+    case AdminRequest::kRevokeToken:
+      reply = document(operations_.revoke_token(request.revoke_token().name(), by));
       break;
     case AdminRequest::kExportModel:
       reply = co_await export_model(channel, request.export_model());
@@ -174,79 +198,6 @@ asio::awaitable<Status> Admin::answer(Conversation& conversation, const AdminReq
   Status sent = co_await channel.send(reply);
   if (!sent && sent.error().code == Errc::limit_exceeded) sent = co_await channel.send(failure(sent.error()));
   co_return sent;
-}
-
-Result<std::string> Admin::create_invite(const tributary::proto::CreateInvite& request) {
-  const Milliseconds valid_for = request.valid_minutes() == 0
-                                     ? services_.config->invite_lifetime
-                                     : Milliseconds(std::chrono::minutes(request.valid_minutes()));
-  TRIB_ASSIGN(const auto invite,
-              services_.authority->invite(request.site(), request.is_operator(), valid_for, addresses_));
-  const std::string expires = to_iso8601(WallTime(std::chrono::seconds(invite.expires_unix())));
-  log_info({.client = request.site()}, "invited '{}' as {}, until {}", request.site(),
-           request.is_operator() ? "operator" : "site", expires);
-  return json::serialize(json::object{{"site", request.site()},
-                                      {"role", request.is_operator() ? "operator" : "site"},
-                                      {"token", net::make_token(invite)},
-                                      {"expires", expires}});
-}
-
-Result<std::string> Admin::revoke(const tributary::proto::RevokeSite& request) {
-  TRIB_TRY(services_.authority->revoke(request.site(), request.reason()));
-  const std::string reason =
-      "the operator revoked this site" + (request.reason().empty() ? std::string() : ": " + request.reason());
-  const bool was_connected = sessions_.end(request.site(), Errc::permission_denied, reason);
-  services_.coordinator->client_revoked(request.site(), request.reason());
-  log_warn({.client = request.site()}, "'{}' is revoked{}: {}", request.site(),
-           was_connected ? ", its session has ended" : "",
-           request.reason().empty() ? "no reason given" : request.reason());
-  return json::serialize(json::object{{"site", request.site()}, {"revoked", true}, {"session_ended", was_connected}});
-}
-
-Result<std::string> Admin::submit(const tributary::proto::SubmitJob& request) {
-  if (sessions_.is_draining()) return Error{Errc::unavailable, "the aggregator is shutting down"};
-  TRIB_ASSIGN(const std::string id, services_.coordinator->submit_job(request.job_file(), request.job_file_name()));
-  return json::serialize(json::object{{"id", id}});
-}
-
-Result<std::string> Admin::cancel(const tributary::proto::CancelJob& request) {
-  TRIB_TRY(services_.coordinator->cancel_job(request.job_id(), request.reason()));
-  log_info({.job = request.job_id()}, "job {} cancelled: {}", request.job_id(), request.reason());
-  return json::serialize(json::object{{"id", request.job_id()}, {"state", "cancelled"}});
-}
-
-Result<std::string> Admin::site_statement(const std::string& site) {
-  TRIB_ASSIGN(const auto statement, services_.store->statement(site));
-  const bool is_asked = sessions_.request_statement(site);
-  if (!statement)
-    return Error{
-        Errc::not_found,
-        fmt::format("'{}' has sent no privacy statement: {}", site,
-                    is_asked ? "it is asked for one now; try again in a moment. If none comes, its client.toml "
-                               "says share_statement = false, or its client is older"
-                             : "it is not connected, or not a site of this federation")};
-  return json::serialize(json::object{{"site", site},
-                                      {"received", to_iso8601(statement->received)},
-                                      {"head_count", statement->head_count},
-                                      {"fresh_one_requested", is_asked},
-                                      {"statement", statement->text}});
-}
-
-std::string Admin::status() const {
-  json::array addresses;
-  for (const net::HostPort& address : addresses_) addresses.emplace_back(address.to_string());
-  const auto uptime = std::chrono::duration<double>(services_.clock->now() - started_).count();
-  return json::serialize(json::object{{"federation", services_.config->federation},
-                                      {"software_version", TRIBUTARY_VERSION},
-                                      {"addresses", std::move(addresses)},
-                                      {"uptime_seconds", uptime},
-                                      {"draining", sessions_.is_draining()},
-                                      {"sessions", sessions_.count()},
-                                      {"uploads", sessions_.uploads()},
-                                      {"staging_memory_bytes", services_.staging->memory_in_use()},
-                                      {"staging_disk_bytes", services_.staging->disk_in_use()},
-                                      {"ca_sha256", to_hex(services_.authority->ca_certificate().sha256())},
-                                      {"ca_until", to_iso8601(services_.authority->ca_certificate().not_after())}});
 }
 
 asio::awaitable<AdminReply> Admin::export_model(net::Channel& channel, const tributary::proto::ExportModel& request) {

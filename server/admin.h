@@ -6,19 +6,18 @@
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <vector>
 
-#include "common/net/address.h"
 #include "common/net/channel.h"
 #include "proto/tributary.pb.h"
+#include "server/operations.h"
 #include "server/session.h"
 
 namespace trib::server {
 
 class Admin {
  public:
-  // `addresses` go into tokens. `services` and `sessions` outlive it.
-  Admin(const SessionServices& services, Sessions& sessions, std::vector<net::HostPort> addresses);
+  // `background` reads what is long. Everything outlives it.
+  Admin(const SessionServices& services, Operations& operations, WorkQueue& background);
 
   // Answers one request after the other until the peer leaves. An operator that is revoked loses the channel at the
   // next request.
@@ -33,17 +32,10 @@ class Admin {
   boost::asio::awaitable<Status> watch(Conversation& conversation, const std::string& job);
   boost::asio::awaitable<tributary::proto::AdminReply> export_model(net::Channel& channel,
                                                                     const tributary::proto::ExportModel& request);
-  Result<std::string> create_invite(const tributary::proto::CreateInvite& request);
-  Result<std::string> revoke(const tributary::proto::RevokeSite& request);
-  Result<std::string> submit(const tributary::proto::SubmitJob& request);
-  Result<std::string> cancel(const tributary::proto::CancelJob& request);
-  Result<std::string> site_statement(const std::string& site);
-  std::string status() const;
 
   SessionServices services_;
-  Sessions& sessions_;
-  std::vector<net::HostPort> addresses_;
-  MonotonicTime started_;
+  Operations& operations_;
+  WorkQueue& background_;
   std::uint64_t exports_ = 0;
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <boost/asio/ip/address.hpp>
 #include <limits>
 
 #include "common/config.h"
@@ -31,6 +32,41 @@ net::HostPort read_address(ConfigReader& reader, std::string_view key, const std
   return {};
 }
 
+HttpConfig read_http(ConfigReader& reader, const std::filesystem::path& directory) {
+  HttpConfig http;
+  if (reader.has("http.listen")) http.listen = read_address(reader, "http.listen", reader.text("http.listen"));
+  http.tls = reader.boolean("http.tls", http.tls);
+  http.allow_plain_text = reader.boolean("http.allow_plain_text", http.allow_plain_text);
+  http.open_metrics = reader.boolean("http.open_metrics", http.open_metrics);
+  const std::string certificate = reader.text("http.certificate", "");
+  const std::string key = reader.text("http.key", "");
+  if (certificate.empty() != key.empty())
+    reader.fail(certificate.empty() ? "http.key" : "http.certificate",
+                "http.certificate and http.key go together: name both files, or neither for the aggregator's own");
+  if (!certificate.empty()) http.certificate = directory / certificate;
+  if (!key.empty()) http.key = directory / key;
+  if (!http.tls && !certificate.empty())
+    reader.fail("http.tls", "must be true, as http.certificate is given: without TLS no certificate is used");
+  if (http.listen && !http.tls && !http.allow_plain_text && !is_loopback(*http.listen))
+    reader.fail("http.listen",
+                "is not a loopback address, and http.tls = false: tokens would be sent in the clear. Set http.tls = "
+                "true, listen on 127.0.0.1, or, behind a proxy that speaks TLS, set http.allow_plain_text = true");
+
+  http.request_bytes = read_bytes(reader, "http.request_bytes", http.request_bytes, 1024);
+  http.header_bytes = read_bytes(reader, "http.header_bytes", http.header_bytes, 1024);
+  http.requests_per_minute =
+      reader.integer("http.requests_per_minute", {.minimum = 1, .maximum = most}, http.requests_per_minute);
+  http.connections = reader.integer("http.connections", {.minimum = 1, .maximum = 100'000}, http.connections);
+  http.connections_per_address =
+      reader.integer("http.connections_per_address", {.minimum = 1, .maximum = 100'000}, http.connections_per_address);
+  http.header_timeout = read_duration(reader, "http.header_timeout", http.header_timeout, 50);
+  http.body_timeout = read_duration(reader, "http.body_timeout", http.body_timeout, 50);
+  http.idle_timeout = read_duration(reader, "http.idle_timeout", http.idle_timeout, 50);
+  http.write_timeout = read_duration(reader, "http.write_timeout", http.write_timeout, 50);
+  http.session_lifetime = read_duration(reader, "http.session_lifetime", http.session_lifetime, 1000);
+  return http;
+}
+
 std::string toml_string(std::string_view text) {
   std::string result(1, '"');
   for (const char character : text) {
@@ -49,6 +85,13 @@ std::string toml_list(const Range& range, ToText to_text) {
 }
 
 }  // namespace
+
+bool is_loopback(const net::HostPort& address) {
+  if (address.host == "localhost") return true;
+  boost::system::error_code error;
+  const auto ip = boost::asio::ip::make_address(address.host, error);
+  return !error && ip.is_loopback();
+}
 
 Status check_member_name(std::string_view name) {
   const auto is_letter_or_digit = [](char c) {
@@ -116,6 +159,8 @@ Result<ServerConfig> read_server_config(const std::filesystem::path& path) {
   config.data = directory / reader.text("tasks.data", "data");
   config.workers = reader.integer("tasks.workers", {.minimum = 1, .maximum = 64}, config.workers);
 
+  config.http = read_http(reader, directory);
+
   constexpr std::array<std::string_view, 5> levels = {"trace", "debug", "info", "warn", "error"};
   constexpr std::array<std::string_view, 2> formats = {"text", "json"};
   config.log_level = reader.choice("log.level", levels, config.log_level);
@@ -125,6 +170,10 @@ Result<ServerConfig> read_server_config(const std::filesystem::path& path) {
 }
 
 std::string render_server_config(const ServerConfig& config) {
+  constexpr std::string_view what = "# the dashboard and the HTTP API; tokens: `trib token create`";
+  const std::string http_listen =
+      config.http.listen ? fmt::format("listen = {}        {}\n", toml_string(config.http.listen->to_string()), what)
+                         : fmt::format("# listen = \"127.0.0.1:7480\"               {}\n", what);
   const auto same = [](const std::string& text) { return text; };
   const auto address = [](const net::HostPort& host_port) { return host_port.to_string(); };
   const auto path = [](const std::filesystem::path& file) { return file.string(); };
@@ -156,6 +205,23 @@ device = {}         # auto, cpu, cuda, cuda:1
 # heartbeat_interval = "15s"
 # drain_timeout = "60s"                  # how long SIGTERM waits for uploads that are under way
 
+[http]
+{}tls = {}                             # with the aggregator's own certificate, unless the next two name another
+# certificate = "fullchain.pem"          # PEM; read again when the file changes
+# key = "privkey.pem"
+# allow_plain_text = false               # tls = false on an address others can reach: behind a TLS proxy only
+# open_metrics = false                   # /metrics without a token
+# requests_per_minute = 600              # from one address; behind a proxy all come from one
+# request_bytes = 1048576                # of one request's body
+# header_bytes = 16384
+# connections = 256                      # at once
+# connections_per_address = 64
+# header_timeout = "10s"
+# body_timeout = "30s"
+# idle_timeout = "60s"
+# write_timeout = "30s"
+# session_lifetime = "12h"               # of a browser's session, from its sign-in
+
 [limits]
 # clients = 10000                        # sessions at once
 # connections_per_minute = 600           # from one address
@@ -175,7 +241,7 @@ format = {}         # text, json
 )",
       toml_string(config.federation), toml_string(config.listen.to_string()), toml_list(config.advertise, address),
       toml_list(config.host_names, same), toml_list(config.models, path), toml_string(config.data.string()),
-      toml_string(config.device), toml_string(config.log_level),
+      toml_string(config.device), http_listen, config.http.tls, toml_string(config.log_level),
       toml_string(config.log_format == LogFormat::json ? "json" : "text"));
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,25 @@ struct ServerDirectory {
   std::filesystem::path states() const { return root / "store" / "states"; }
   std::filesystem::path staging() const { return root / "staging"; }  // contributions under way; emptied at start
   std::filesystem::path admin_socket() const { return root / "admin.sock"; }
+};
+
+// The HTTP API and the dashboard: [http].
+struct HttpConfig {
+  std::optional<net::HostPort> listen;     // none: no HTTP at all; port 0: the system chooses
+  bool tls = true;                         // with the aggregator's own certificate, or:
+  std::filesystem::path certificate, key;  // PEM; both or neither; read again when they change
+  bool allow_plain_text = false;           // without TLS on an address that is not a loopback one
+  bool open_metrics = false;               // /metrics without a token
+  std::uint64_t request_bytes = 1u << 20;  // http.request_bytes: of one request's body
+  std::uint64_t header_bytes = 16u << 10;  // http.header_bytes: of one request's head
+  std::int64_t requests_per_minute = 600;  // http.requests_per_minute: from one address
+  std::int64_t connections = 256;          // http.connections: at once
+  std::int64_t connections_per_address = 64;
+  Milliseconds header_timeout{10'000};  // http.header_timeout: handshake, and a request's head, from its first byte
+  Milliseconds body_timeout{30'000};    // http.body_timeout
+  Milliseconds idle_timeout{60'000};    // http.idle_timeout: between two requests
+  Milliseconds write_timeout{30'000};   // http.write_timeout: of one answer, or one piece of a stream
+  Milliseconds session_lifetime{12LL * 3600 * 1000};  // http.session_lifetime: of a browser's session
 };
 
 struct ServerConfig {
@@ -60,6 +80,8 @@ struct ServerConfig {
   std::filesystem::path data;                 // relative paths of public test sets in job files are relative to this
   std::int64_t workers = 1;                   // threads that load tasks, aggregate and evaluate
 
+  HttpConfig http;
+
   std::string log_level = "info";
   LogFormat log_format = LogFormat::text;
 };
@@ -70,6 +92,9 @@ Result<ServerConfig> read_server_config(const std::filesystem::path& path);
 // The text of a server.toml that read_server_config() reads back: the keys an operator may want to change, with
 // comments. Limits stay at their defaults.
 std::string render_server_config(const ServerConfig& config);
+
+// Whether only this machine can reach the address: 127.0.0.0/8, ::1, localhost.
+bool is_loopback(const net::HostPort& address);
 
 // Names of sites and operators become file names, certificate subjects and table rows.
 // Errc::invalid_argument: 1 to 64 of letters, digits, '.', '-' and '_', starting with a letter or digit.

@@ -275,6 +275,11 @@ Result<std::string> Coordinator::job_json(std::string_view job) const {
   return to_json(found->report());
 }
 
+Result<std::string> Coordinator::job_file(std::string_view job) const {
+  TRIB_ASSIGN(Job* const found, impl_->find(job));
+  return found->record().file_text;
+}
+
 std::string Coordinator::sites_json() const {
   namespace json = boost::json;
   std::map<std::string, json::object> sites;
@@ -337,6 +342,13 @@ CoordinatorFigures Coordinator::figures() const {
 
 bool Coordinator::has_running_jobs() const {
   return std::any_of(impl_->jobs.begin(), impl_->jobs.end(), [](const auto& job) { return !job->has_ended(); });
+}
+
+std::vector<std::string> Coordinator::running_jobs() const {
+  std::vector<std::string> running;
+  for (const auto& job : impl_->jobs)
+    if (!job->has_ended()) running.push_back(job->id());
+  return running;
 }
 
 Result<std::uint64_t> Coordinator::subscribe(std::string_view job, Report report) {

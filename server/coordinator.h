@@ -235,11 +235,14 @@ class Coordinator {
   // --- Views: one JSON document each (server/job_report.h) ---
   std::string jobs_json() const;                             // {"jobs": […]}, oldest first
   Result<std::string> job_json(std::string_view job) const;  // Errc::not_found lists the jobs
+  // The job file as it was pinned: TOML. Errc::not_found.
+  Result<std::string> job_file(std::string_view job) const;
   // {"sites": […]}: enrolled or connected; each with "last_seen" (now, if it is connected), "certificate_until",
   // "software_version" and "waiting_for": [{"job", "round" (0: its answer to the offer), "reason", "since"}].
   std::string sites_json() const;
   CoordinatorFigures figures() const;
   bool has_running_jobs() const;
+  std::vector<std::string> running_jobs() const;  // their ids, oldest first
 
   // Calls `report` with the job's document now and whenever it changes, until it has ended (`last` is then true) or
   // unsubscribe(). Errc::not_found. `report` must not call into the coordinator, unsubscribe() excepted.

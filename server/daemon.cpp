@@ -5,6 +5,7 @@
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -14,14 +15,21 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <csignal>
+#include <thread>
 
 #include "common/files.h"
 #include "common/net/tls.h"
+#include "privacy/statement.h"
 #include "kernels/device.h"
+#include "server/access_tokens.h"
 #include "server/admin.h"
 #include "server/certificate_authority.h"
 #include "server/enrolment.h"
+#include "server/http/api.h"
+#include "server/http/listener.h"
 #include "server/metrics.h"
+#include "server/operations.h"
+#include "server/privacy_report.h"
 #include "server/rate_limit.h"
 #include "server/session.h"
 #include "server/sqlite_store.h"
@@ -86,6 +94,12 @@ Result<stream_protocol::acceptor> listen_on_unix(asio::io_context& context, cons
   return acceptor;
 }
 
+Result<std::optional<std::string>> newest_statement(Store& store, const std::string& site) {
+  TRIB_ASSIGN(auto statement, store.statement(site));
+  if (!statement) return std::optional<std::string>();
+  return std::optional(std::move(statement->text));
+}
+
 }  // namespace
 
 struct Daemon::Impl {
@@ -97,6 +111,7 @@ struct Daemon::Impl {
 
   Status open(CoordinatorOptions options);
   Status listen();
+  Status listen_to_http();
   asio::awaitable<void> accept_sites();
   asio::awaitable<void> accept_operators();
   asio::awaitable<void> serve(tcp::socket socket);
@@ -111,6 +126,8 @@ struct Daemon::Impl {
   ServerDirectory directory;
   ServerConfig config;
   std::optional<FileLock> lock;
+  // Declared before the other, whose coroutines may hold what belongs to it: a request that waits for the daemon.
+  asio::io_context http_context{1};
   asio::io_context context{1};
   RateLimiter limiter, enrolment_limiter;
   ChaCha20Random random{RandomKey::from_system()};
@@ -124,9 +141,19 @@ struct Daemon::Impl {
   Metrics metrics{system_clock()};
   std::unique_ptr<Coordinator> coordinator;
   std::unique_ptr<WorkerPool> workers;
+  std::unique_ptr<AccessTokens> tokens;
+  std::unique_ptr<Operations> operations;
   std::unique_ptr<Admin> admin;
+  std::unique_ptr<SqliteStore> reading_store;  // a connection of its own: long reads keep nobody from writing
+  std::function<void(http::Sources&)> adjust_sources;
+  std::unique_ptr<http::Api> api;
+  std::unique_ptr<http::Listener> http;
+  // Long reads: reports, a job's first look at its base model. What they use is above, so that they end first.
+  std::unique_ptr<WorkerPool> background;
+  std::unique_ptr<WorkerPool> http_background;
   std::optional<tcp::acceptor> sites;
   std::optional<stream_protocol::acceptor> operators;
+  std::function<void(const std::string&, const std::string&)> check_job;
   bool draining = false;
   std::size_t handshakes = 0;
 };
@@ -152,6 +179,12 @@ Status Daemon::Impl::open(CoordinatorOptions options) {
   task_context.data_directory = config.data;
   task_context.shared = std::make_shared<tasks::SharedResources>();
   options.on_phase = [this](std::string_view phase, double seconds) { metrics.count_phase(phase, seconds); };
+  check_job = [context = task_context, read_job = options.read_job, pin_job = options.pin_job](
+                  const std::string& text, const std::string& name) {
+    if (const auto job = read_job(text, name)) (void)pin_job(*job, context);
+  };
+  background = std::make_unique<WorkerPool>(1, context);
+  TRIB_ASSIGN(tokens, AccessTokens::open(*store, clock));
   workers = std::make_unique<WorkerPool>(static_cast<std::size_t>(config.workers), context);
   coordinator = std::make_unique<Coordinator>(*store, *state_files, std::move(task_context), clock, random, sessions,
                                               *workers, std::move(options));
@@ -172,22 +205,59 @@ Status Daemon::Impl::listen() {
   services.config = &config;
   services.clock = &system_clock();
   sessions.set_services(services);
-  MetricsSources sources;
-  sources.coordinator = coordinator.get();
-  sources.sessions = &sessions;
-  sources.staging = staging.get();
-  sources.store = store.get();
-  sources.clock = &system_clock();
-  sources.worker_tasks = [this] { return workers->pending(); };
-  sources.own_certificates = [this] {
+  MetricsSources counted;
+  counted.coordinator = coordinator.get();
+  counted.sessions = &sessions;
+  counted.staging = staging.get();
+  counted.store = store.get();
+  counted.clock = &system_clock();
+  counted.worker_tasks = [this] { return workers->pending(); };
+  counted.own_certificates = [this] {
     std::vector<std::pair<std::string, WallTime>> until{{"ca", authority->ca_certificate().not_after()}};
     if (const auto own = load_server_credentials(directory))
       until.emplace_back("aggregator", own->certificate.not_after());
     return until;
   };
-  metrics.set_sources(std::move(sources));
-  admin = std::make_unique<Admin>(services, sessions, std::move(addresses));
+  metrics.set_sources(std::move(counted));
+  operations = std::make_unique<Operations>(services, sessions, *tokens, *background, context.get_executor(),
+                                            std::move(addresses));
+  operations->set_job_check(std::move(check_job));
+  admin = std::make_unique<Admin>(services, *operations, *background);
+  TRIB_TRY(listen_to_http());
   return coordinator->resume();
+}
+
+Status Daemon::Impl::listen_to_http() {
+  if (!config.http.listen) return {};
+  TRIB_ASSIGN(reading_store, SqliteStore::open(directory.store()));
+  http::Sources sources;
+  sources.reports.privacy = [this] {
+    return privacy_report_json(*reading_store, config.federation, system_clock().wall_now());
+  };
+  sources.reports.privacy_history = [this](const std::string& site, const std::string& data_set) {
+    return privacy_history_json(*reading_store, site, data_set, system_clock().wall_now());
+  };
+  sources.statement = [this](const std::string& site) { return newest_statement(*reading_store, site); };
+  sources.statement_page = [this](const std::string& site) -> Result<std::optional<std::string>> {
+    TRIB_ASSIGN(const auto text, newest_statement(*reading_store, site));
+    if (!text) return std::optional<std::string>();
+    TRIB_ASSIGN(const privacy::Statement statement, privacy::read_statement(*text, "the statement of " + site));
+    return std::optional(privacy::statement_page(statement));
+  };
+  sources.metrics = [this] { return metrics.text(); };
+  sources.count_request = [this](std::string_view route, int status, double seconds) {
+    metrics.count_request(route, static_cast<unsigned>(status), seconds);
+  };
+  sources.check_storage = [this] { return store->set_value("checked", to_iso8601(system_clock().wall_now())); };
+  if (adjust_sources) adjust_sources(sources);
+  http_background = std::make_unique<WorkerPool>(1, http_context);
+  api = std::make_unique<http::Api>(*operations, *coordinator, *tokens, context.get_executor(), *http_background,
+                                    http_context.get_executor(), system_clock(), config.http, std::move(sources));
+  TRIB_ASSIGN(const net::ClientCredentials own, load_server_credentials(directory));
+  TRIB_ASSIGN(http,
+              http::Listener::open(http_context, config.http, {own.certificate, own.key, authority->ca_certificate()},
+                                   *api, system_clock()));
+  return {};
 }
 
 asio::awaitable<void> Daemon::Impl::sleep(Milliseconds duration) {
@@ -269,6 +339,7 @@ asio::awaitable<void> Daemon::Impl::tick() {
   while (true) {
     co_await sleep(tick_interval);
     coordinator->tick();
+    tokens->save_uses();
   }
 }
 
@@ -289,6 +360,8 @@ asio::awaitable<void> Daemon::Impl::renew_own_certificate() {
     if (renewed && *renewed) {
       const auto own = load_server_credentials(directory);
       replaced = own ? tls->replace_certificate(own->certificate, own->key) : Status(own.error());
+      if (replaced && http)
+        replaced = http->replace_certificate({own->certificate, own->key, authority->ca_certificate()});
       if (replaced)
         spdlog::info("the aggregator's certificate is renewed until {}", to_iso8601(own->certificate.not_after()));
     }
@@ -316,6 +389,7 @@ void Daemon::Impl::begin_drain(std::string_view reason) {
   error_code ignored;
   sites->close(ignored);
   operators->close(ignored);
+  if (api) api->drain();  // who asks is still told that we are draining
   asio::co_spawn(context, drain(), asio::detached);
 }
 
@@ -325,9 +399,11 @@ asio::awaitable<void> Daemon::Impl::drain() {
     co_await sleep(drain_check);
   if (sessions.uploads() > 0)
     spdlog::warn("{} uploads are cut off after sessions.drain_timeout: the sites send them again", sessions.uploads());
+  if (http) http->close();
   sessions.end_all(Errc::unavailable, "the aggregator is shutting down: come back later");
   const auto goodbye = std::chrono::steady_clock::now() + goodbye_patience;
-  while (sessions.serving() > 0 && std::chrono::steady_clock::now() < goodbye) co_await sleep(drain_check);
+  while ((sessions.serving() > 0 || (http && http->answering() > 0)) && std::chrono::steady_clock::now() < goodbye)
+    co_await sleep(drain_check);
   context.stop();
 }
 
@@ -339,8 +415,10 @@ Daemon::~Daemon() {
 }
 
 Result<std::unique_ptr<Daemon>> Daemon::start(const ServerDirectory& directory, const ServerConfig& config,
-                                              CoordinatorOptions options) {
+                                              CoordinatorOptions options,
+                                              std::function<void(http::Sources&)> adjust_sources) {
   auto impl = std::make_unique<Impl>(directory, config);
+  impl->adjust_sources = std::move(adjust_sources);
   TRIB_TRY(impl->open(std::move(options)));
   TRIB_TRY(impl->listen());
   return std::unique_ptr<Daemon>(new Daemon(std::move(impl)));
@@ -350,13 +428,29 @@ std::uint16_t Daemon::port() const {
   return impl_->sites->local_endpoint().port();
 }
 
+std::optional<std::uint16_t> Daemon::http_port() const {
+  return impl_->http ? std::optional(impl_->http->port()) : std::nullopt;
+}
+
+std::string Daemon::http_url() const {
+  return impl_->http ? impl_->http->url() : std::string();
+}
+
 void Daemon::run() {
   Impl& impl = *impl_;
+  std::thread http_thread;
+  const auto http_work = asio::make_work_guard(impl.http_context);
+  if (impl.http) {
+    impl.http->start();
+    http_thread = std::thread([&impl] { impl.http_context.run(); });
+  }
   using Coroutine = asio::awaitable<void> (Impl::*)();
   for (const Coroutine coroutine : {&Impl::accept_sites, &Impl::accept_operators, &Impl::tick, &Impl::beat,
                                     &Impl::renew_own_certificate, &Impl::wait_for_signal})
     asio::co_spawn(impl.context, (impl.*coroutine)(), asio::detached);
   impl.context.run();
+  impl.http_context.stop();
+  if (http_thread.joinable()) http_thread.join();
 }
 
 void Daemon::stop() {

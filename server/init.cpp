@@ -45,6 +45,13 @@ Status init_federation(const InitOptions& options, const Clock& clock) {
     TRIB_ASSIGN(net::HostPort address, net::parse_host_port(text));
     config.advertise.push_back(std::move(address));
   }
+  if (!options.http.empty()) {
+    const auto address = net::parse_host_port(options.http);
+    if (!address) return address.error().with_context("the address of the dashboard");
+    config.http.listen = *address;
+    // What never leaves this machine needs no certificate that browsers do not know.
+    config.http.tls = !is_loopback(*address);
+  }
   config.device = options.device;
   config.models = options.model_directories;
   if (config.models.empty()) config.models.emplace_back("models");

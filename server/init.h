@@ -18,6 +18,8 @@ struct InitOptions {
   std::vector<std::string> host_names;
   // "host:port" for tokens where that is not what sites dial (a port that is forwarded, say).
   std::vector<std::string> advertise;
+  // "host:port" of the dashboard and the HTTP API; empty: none. With TLS where it is not a loopback address.
+  std::string http;
   std::vector<std::filesystem::path> model_directories;  // default: models/ in the directory
   std::filesystem::path data_directory;                  // default: data/ in the directory
   std::string device = "auto";

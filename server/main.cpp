@@ -18,6 +18,9 @@ First make a federation, then start its aggregator, then invite the sites:
   trib-server --config federation/server.toml
   trib invite clinic-7 --server federation
 
+The dashboard and the HTTP API are at http.listen of server.toml. Who may use them has a token:
+  trib token create officer --role viewer --server federation
+
 Stopping: SIGTERM (or Ctrl-C) drains: no new rounds, uploads that are under way finish, the sites are told. Killing it
 at any moment loses no committed round: started again, it goes on by itself.
 )";
@@ -33,7 +36,7 @@ Exit codes:
 
 struct Options {
   std::string config = "federation/server.toml";
-  std::string port_file, log_level, log_format;
+  std::string port_file, http_port_file, log_level, log_format;
 };
 
 int exit_code_for(Errc code) {
@@ -58,6 +61,14 @@ Status run(const Options& options) {
   TRIB_ASSIGN(const auto daemon, server::Daemon::start(directory, config));
   if (!options.port_file.empty())
     TRIB_TRY(write_file_durably(options.port_file, std::to_string(daemon->port()) + "\n"));
+  if (!options.http_port_file.empty()) {
+    if (!daemon->http_port())
+      return Error{Errc::invalid_argument, "--http-port-file: " + options.config + " has no http.listen"};
+    TRIB_TRY(write_file_durably(options.http_port_file, std::to_string(*daemon->http_port()) + "\n"));
+  }
+  if (daemon->http_port())
+    spdlog::info("the dashboard and the HTTP API are at {}; `trib token create NAME` lets somebody in",
+                 daemon->http_url());
   spdlog::info("ready: federation '{}', port {}, operators at {}", config.federation, daemon->port(),
                directory.admin_socket().string());
   daemon->run();
@@ -76,6 +87,8 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->type_name("FILE");
   app.add_option("--port-file", options.port_file, "Write the port listened on to this file, once ready")
+      ->type_name("FILE");
+  app.add_option("--http-port-file", options.http_port_file, "The same for the port of the HTTP API")
       ->type_name("FILE");
   app.add_option("--log-level", options.log_level, "Overrides log.level")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}));

@@ -10,7 +10,7 @@ namespace trib::server {
 namespace {
 
 constexpr int base_version = 2;    // of `schema`
-constexpr int schema_version = 3;  // with all that is in `upgrades`
+constexpr int schema_version = 4;  // with all that is in `upgrades`
 
 // Times are milliseconds since 1970; hashes are blobs; names and states are text, so that `sqlite3 store.db` can be
 // read.
@@ -62,6 +62,10 @@ CREATE INDEX rounds_taken_part_in ON round_sites (job, site) WHERE took_part;
 CREATE INDEX rounds_declined ON round_sites (job) WHERE status = 'declined';
 CREATE TABLE statements (site TEXT PRIMARY KEY, text TEXT NOT NULL, received INTEGER NOT NULL,
                          head_count INTEGER NOT NULL);
+)sql",
+                                    R"sql(
+CREATE TABLE access_tokens (token_sha256 BLOB PRIMARY KEY, name TEXT NOT NULL, is_operator INTEGER NOT NULL,
+                            created INTEGER NOT NULL, last_used INTEGER, revoked INTEGER);
 )sql"};
 static_assert(std::size(upgrades) == schema_version - 1);
 
@@ -390,6 +394,28 @@ Result<std::optional<LedgerHeadRecord>> SqliteStore::ledger_head(std::string_vie
                 "SELECT count, hash, time FROM ledger_heads WHERE site = ? AND data_set = ?", site, data_set);
   TRIB_ASSIGN(const bool found, row.step());
   return found ? std::optional(LedgerHeadRecord{row.integer(0), row.sha256(1), row.time(2)}) : std::nullopt;
+}
+
+Status SqliteStore::put_access_token(const AccessTokenRecord& token) {
+  std::lock_guard lock(impl_->mutex);
+  Statement put(impl_->database.get(), "recording the access token '" + token.name + "'",
+                "INSERT INTO access_tokens VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "last_used = excluded.last_used, revoked = excluded.revoked",
+                token.token_sha256, token.name, token.is_operator, token.created, token.last_used, token.revoked);
+  TRIB_TRY(put.run());
+  return {};
+}
+
+Result<std::vector<AccessTokenRecord>> SqliteStore::access_tokens() {
+  std::lock_guard lock(impl_->mutex);
+  Statement row(impl_->database.get(), "reading the access tokens", "SELECT * FROM access_tokens ORDER BY rowid");
+  std::vector<AccessTokenRecord> tokens;
+  for (;;) {
+    TRIB_ASSIGN(const bool found, row.step());
+    if (!found) return tokens;
+    tokens.push_back(
+        {row.sha256(0), row.text(1), row.boolean(2), row.time(3), row.optional_time(4), row.optional_time(5)});
+  }
 }
 
 // --- Jobs and rounds ---

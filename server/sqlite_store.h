@@ -34,6 +34,8 @@ class SqliteStore final : public Store {
   Result<std::optional<StatementRecord>> statement(std::string_view site) override;
   Status advance_ledger_head(std::string_view site, std::string_view data_set, const LedgerHeadRecord& head) override;
   Result<std::optional<LedgerHeadRecord>> ledger_head(std::string_view site, std::string_view data_set) override;
+  Status put_access_token(const AccessTokenRecord& token) override;
+  Result<std::vector<AccessTokenRecord>> access_tokens() override;
 
   Status create_job(const JobRecord& job) override;
   Status end_job(std::string_view job, JobState state, std::string_view reason, WallTime now,

@@ -58,6 +58,16 @@ struct InviteRecord {
   std::string certificate_serial;  // what that key got
 };
 
+// Who may use the HTTP API (access_tokens.h).
+struct AccessTokenRecord {
+  Sha256 token_sha256{};  // the key of the record; the token itself is with its holder and nowhere else
+  std::string name;
+  bool is_operator = false;  // else a viewer's
+  WallTime created{};
+  std::optional<WallTime> last_used;  // to the minute
+  std::optional<WallTime> revoked;
+};
+
 struct LedgerHeadRecord {
   std::int64_t count = 0;
   Sha256 hash{};
@@ -180,6 +190,9 @@ class Store {
   virtual Status advance_ledger_head(std::string_view site, std::string_view data_set,
                                      const LedgerHeadRecord& head) = 0;
   virtual Result<std::optional<LedgerHeadRecord>> ledger_head(std::string_view site, std::string_view data_set) = 0;
+
+  virtual Status put_access_token(const AccessTokenRecord& token) = 0;  // adds it, or replaces what is known of it
+  virtual Result<std::vector<AccessTokenRecord>> access_tokens() = 0;   // oldest first
 
   // --- Jobs and rounds ---
   virtual Status create_job(const JobRecord& job) = 0;  // Errc::already_exists

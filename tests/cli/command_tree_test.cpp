@@ -14,6 +14,7 @@ class CommandTree : public testing::Test {
     add_demo_command(app_, exit_);
     add_simulate_command(app_, exit_);
     add_federation_commands(app_, exit_);
+    add_token_commands(app_, exit_);
     add_job_commands(app_, exit_);
     add_privacy_commands(app_, exit_);
     add_model_commands(app_, exit_);
@@ -59,9 +60,9 @@ TEST_F(CommandTree, OffersJsonWhereverAScriptWouldRead) {
 
 TEST_F(CommandTree, TakesServerAndCredentialsWhereverItTalksToAnAggregator) {
   visit_all([&](const CLI::App& command, const std::string& path) {
-    const bool talks = path.starts_with("job ") || path == "invite" || path == "revoke" || path == "sites" ||
-                       path == "model export" || path == "privacy report" || path == "privacy statement" ||
-                       path == "status";
+    const bool talks = path.starts_with("job ") || path.starts_with("token ") || path == "invite" || path == "revoke" ||
+                       path == "sites" || path == "model export" || path == "privacy report" ||
+                       path == "privacy statement" || path == "status";
     const bool names_a_directory = path == "doctor";  // --server is the aggregator's own directory there
     EXPECT_EQ(command.get_option_no_throw("--server") != nullptr, talks || names_a_directory) << path;
     EXPECT_EQ(command.get_option_no_throw("--credentials") != nullptr, talks) << path;

@@ -46,7 +46,7 @@ class DaemonTest : public ::testing::Test {
   void start(std::int64_t rounds = 2, std::int64_t sites = 2) {
     tasks::JobSpec spec = counting_job(rounds);
     spec.selection.expected_clients = sites;
-    daemon = Daemon::start(layout, config, counting_options(spec, sites)).value();
+    daemon = Daemon::start(layout, config, counting_options(spec, sites), adjust_sources).value();
     thread = std::thread([this] { daemon->run(); });
   }
   void stop() {
@@ -179,6 +179,7 @@ class DaemonTest : public ::testing::Test {
   test::TemporaryDirectory directory;
   ServerDirectory layout;
   ServerConfig config;
+  std::function<void(http::Sources&)> adjust_sources;
   boost::asio::io_context context;
   std::unique_ptr<Daemon> daemon;
   std::thread thread;

@@ -115,6 +115,55 @@ TEST_F(FederationFiles, LimitsAreRead) {
   EXPECT_EQ(config->site_certificate_lifetime, std::chrono::minutes(2));
 }
 
+TEST_F(FederationFiles, WithoutHttpListenThereIsNoHttp) {
+  EXPECT_FALSE(read(smallest)->http.listen.has_value());
+  ASSERT_TRUE(init_federation(options).ok());
+  EXPECT_FALSE(read_server_config(layout.config())->http.listen.has_value());
+}
+
+TEST_F(FederationFiles, InitGivesTheDashboardTlsUnlessOnlyThisMachineReachesIt) {
+  options.http = "127.0.0.1:7480";
+  ASSERT_TRUE(init_federation(options).ok());
+  const auto local = read_server_config(layout.config());
+  ASSERT_TRUE(local.ok()) << local.error().message;
+  EXPECT_EQ(local->http.listen->to_string(), "127.0.0.1:7480");
+  EXPECT_FALSE(local->http.tls);
+  options.directory = directory.path() / "public";
+  options.http = "0.0.0.0:7480";
+  ASSERT_TRUE(init_federation(options).ok());
+  const auto open = read_server_config(options.directory / "server.toml");
+  ASSERT_TRUE(open.ok()) << open.error().message;
+  EXPECT_TRUE(open->http.tls);
+  options.directory = directory.path() / "wrong";
+  options.http = "7480";
+  EXPECT_EQ(init_federation(options).error().code, Errc::invalid_argument);
+}
+
+TEST_F(FederationFiles, HttpIsRead) {
+  const auto config = read(std::string(smallest) +
+                           "[http]\nlisten = \"[::1]:7480\"\ntls = true\ncertificate = \"web.pem\"\nkey = "
+                           "\"web.key\"\nrequests_per_minute = 7\nidle_timeout = \"5s\"\nopen_metrics = true\n");
+  ASSERT_TRUE(config.ok()) << config.error().message;
+  EXPECT_EQ(config->http.certificate, directory.path() / "web.pem");
+  EXPECT_EQ(config->http.requests_per_minute, 7);
+  EXPECT_EQ(config->http.idle_timeout, Milliseconds(5'000));
+  EXPECT_TRUE(config->http.open_metrics);
+}
+
+TEST_F(FederationFiles, HttpWithoutTlsIsForThisMachineAloneUnlessItIsAllowed) {
+  const auto http = [this](const std::string& lines) { return read(std::string(smallest) + "[http]\n" + lines); };
+  for (const char* address : {"127.0.0.1:1", "127.8.9.1:1", "[::1]:1", "localhost:1"})
+    EXPECT_TRUE(http("tls = false\nlisten = \"" + std::string(address) + "\"\n").ok()) << address;
+  for (const char* address : {"0.0.0.0:1", "[::]:1", "192.168.0.1:1", "fl.example.org:1", "localhost.example.org:1"}) {
+    const std::string listen = "listen = \"" + std::string(address) + "\"\n";
+    const auto refused = http("tls = false\n" + listen);
+    ASSERT_FALSE(refused.ok()) << address;
+    EXPECT_NE(refused.error().message.find("http.allow_plain_text"), std::string::npos) << refused.error().message;
+    EXPECT_TRUE(http(listen).ok()) << "with TLS";
+    EXPECT_TRUE(http("tls = false\nallow_plain_text = true\n" + listen).ok());
+  }
+}
+
 TEST_F(FederationFiles, AMistakeIsNamedWithItsKey) {
   const auto expect = [this](const std::string& text, const std::string& key) {
     const auto config = read(text);
@@ -124,6 +173,10 @@ TEST_F(FederationFiles, AMistakeIsNamedWithItsKey) {
   };
   expect(std::string(smallest) + "[limits]\nclient = 7\n", "limits.client");
   expect(std::string(smallest) + "[limits]\nclients = 0\n", "limits.clients");
+  expect(std::string(smallest) + "[http]\nlisten = \"7480\"\n", "http.listen");
+  expect(std::string(smallest) + "[http]\nkey = \"web.key\"\n", "http.certificate");
+  expect(std::string(smallest) + "[http]\ntls = false\nkey = \"k\"\ncertificate = \"c\"\n", "http.tls");
+  expect(std::string(smallest) + "[http]\nport = 1\n", "http.port");
   expect(std::string(smallest) + "[limits]\nidle_timeout = \"20s\"\n", "limits.idle_timeout");
   expect("[federation]\nname = \"x\"\n[listen]\naddress = \"nowhere\"\nadvertise = [\"a:1\"]\n", "listen.address");
   expect("[federation]\nname = \"x\"\n[listen]\naddress = \"0.0.0.0:1\"\nadvertise = []\n", "listen.advertise");

@@ -57,6 +57,10 @@ class HookedStore final : public Store {
   Result<std::optional<LedgerHeadRecord>> ledger_head(std::string_view site, std::string_view data_set) override {
     return store_.ledger_head(site, data_set);
   }
+  Status put_access_token(const AccessTokenRecord& token) override {
+    return write("put_access_token", [&] { return store_.put_access_token(token); });
+  }
+  Result<std::vector<AccessTokenRecord>> access_tokens() override { return store_.access_tokens(); }
   Status create_job(const JobRecord& job) override {
     return write("create_job", [&] { return store_.create_job(job); });
   }

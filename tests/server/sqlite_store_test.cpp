@@ -251,6 +251,8 @@ TEST_F(SqliteStoreTest, AStoreOfTheFirstVersionGoesOn) {
   ASSERT_TRUE(store_->advance_ledger_head("site-a", "", {6, hash_of(6), at(80)}));
   EXPECT_EQ(store_->ledger_head("site-a", "").value()->time, at(80));
   ASSERT_TRUE(store_->put_statement("site-a", {"text", at(90), 6}));
+  ASSERT_TRUE(store_->put_access_token({hash_of(1), "officer", false, at(1), std::nullopt, std::nullopt}));
+  EXPECT_EQ(store_->access_tokens().value().size(), 1u);
 }
 
 TEST_F(SqliteStoreTest, AStoreOfTheSecondVersionIsUpgradedInPlaceAndKeepsWhatItHolds) {
@@ -375,6 +377,25 @@ TEST_F(SqliteStoreTest, WhenASiteWasSeenNeverGoesBackAndASitesVersionStays) {
   EXPECT_EQ(site->last_seen, at(200));
   EXPECT_EQ(site->software_version, "1.2");
   EXPECT_EQ(store_->sites().value().size(), 1u);
+}
+
+TEST_F(SqliteStoreTest, AccessTokensKeepTheirOrderAndWhatBecomesOfThem) {
+  AccessTokenRecord first{hash_of(1), "officer", false, at(1), std::nullopt, std::nullopt};
+  ASSERT_TRUE(store_->put_access_token(first));
+  ASSERT_TRUE(store_->put_access_token({hash_of(2), "alice", true, at(2), std::nullopt, std::nullopt}));
+  first.last_used = at(3);
+  first.revoked = at(4);
+  ASSERT_TRUE(store_->put_access_token(first));
+  store_ = SqliteStore::open(path_).value();
+  const auto tokens = store_->access_tokens().value();
+  ASSERT_EQ(tokens.size(), 2u);
+  EXPECT_EQ(tokens[0].token_sha256, hash_of(1));
+  EXPECT_EQ(tokens[0].name, "officer");
+  EXPECT_EQ(tokens[0].created, at(1));
+  EXPECT_EQ(tokens[0].last_used, at(3));
+  EXPECT_EQ(tokens[0].revoked, at(4));
+  EXPECT_TRUE(tokens[1].is_operator);
+  EXPECT_FALSE(tokens[1].last_used.has_value());
 }
 
 // A process that is killed between the statements of a commit and its end leaves the round open, and everything before
