@@ -244,7 +244,9 @@ export class Federation {
       site: site.name, data_set: site.dataSet, delta: 1e-5, epsilon_budget: site.cap, epsilon_spent: this.spent(site),
       points: this.points(site), projection,
       ends: cut
-        ? `The running jobs would cross the cap: the site declines after round ${last ? last.round : 0} of ${this.running()[0].id}.`
+        ? last
+          ? `The running jobs would cross the cap: the site declines after round ${last.round} of ${last.job}.`
+          : 'The next round would cross the cap: the site declines it.'
         : last
           ? `At the end of the running jobs, after round ${last.round} of ${last.job}, epsilon will be ${last.epsilon.toFixed(2)}.`
           : 'No running job uses this data set.',

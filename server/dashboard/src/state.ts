@@ -135,7 +135,7 @@ export function takeEvent(event: ServerEvent): void {
   try {
     switch (event.type) {
       case 'federation':
-        takeFederation(JSON.parse(event.data) as Federation);
+        federation.take(JSON.parse(event.data) as Federation);
         break;
       case 'sites':
         sites.take(JSON.parse(event.data) as SitesDocument);
@@ -162,11 +162,14 @@ export function takeEvent(event: ServerEvent): void {
   }
 }
 
-function takeFederation(document: Federation): void {
-  const time = parsed(document.time);
-  if (time !== undefined) serverAhead = time.getTime() - Date.now();
-  federation.take(document);
-}
+// "Three minutes ago" is by the aggregator's clock: this machine's may be wrong.
+federation.cell.subscribe(() => {
+  const { data, loading } = federation.cell.value;
+  const time = parsed(data?.time);
+  if (loading || time === undefined) return;
+  serverAhead = time.getTime() - Date.now();
+  clock.set(now());
+});
 
 // --- Session ---
 

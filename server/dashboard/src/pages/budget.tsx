@@ -3,7 +3,7 @@ import { useEffect, useMemo, useState } from 'preact/hooks';
 import { API, ApiFailure, get, segment } from '../api';
 import { budgetOf, jobLabel, reasonOf, STANDING_TEXT } from '../budget';
 import { useCell } from '../cell';
-import { cap, epsilonSpent, fixed, grouped, NONE, plural } from '../format';
+import { cap, epsilonSpent, grouped, NONE, plural } from '../format';
 import { historyLines } from '../history';
 import { BudgetBar, BudgetFigures } from '../parts/budget_bar';
 import { Chart, type Line } from '../parts/chart';
@@ -163,8 +163,9 @@ function History({ data, isPrivate }: { data: PrivacyHistory; isPrivate: boolean
           noun={['round', 'rounds']}
         />
         <p class="hint">
-          Costs fall from round to round because privacy loss composes: the sum is what counts, and epsilon{' '}
-          {fixed(data.epsilon_spent, 3)} is the bound on all of it together at delta <Power value={data.delta} />.
+          A round’s cost is how far it raised epsilon. Later rounds of the same kind raise it less, because privacy loss
+          composes more slowly than it would add up. Epsilon bounds everything released so far together, at delta{' '}
+          <Power value={data.delta} />.
         </p>
       </section>
     </>

@@ -32,7 +32,7 @@ export function Progress({ job }: { job: JobSummary }) {
         <rect class="bar-left" width="100%" height="100%" />
         <rect class="bar-spent" width={`${100 * share}%`} height="100%" />
       </svg>
-      <span aria-hidden="true">{text}</span>
+      <span aria-hidden="true">{text} rounds</span>
     </div>
   );
 }
@@ -79,7 +79,7 @@ const COLUMNS: Column<JobSummary>[] = [
     ),
   },
   { title: 'State', cell: (job) => <JobState job={job} /> },
-  { title: 'Rounds', cell: (job) => <Progress job={job} /> },
+  { title: 'Progress', cell: (job) => <Progress job={job} /> },
   {
     title: 'Accuracy',
     numeric: true,

@@ -93,6 +93,8 @@ export function Chart(props: ChartProps) {
               ctx.strokeStyle = rule;
               ctx.fillStyle = ink;
               ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+              ctx.textAlign = 'left';
+              ctx.textBaseline = 'alphabetic';
               let free = -Infinity;
               for (const { x, text } of latest.current.boundaries ?? []) {
                 const left = u.valToPos(x, 'x', true);
