@@ -1,5 +1,5 @@
-// The dashboard as the aggregator serves it: the files of dist/, compiled in. "/" is the page; the page's script, style and
-// icon are below "/assets/" under names that hold a hash of their content.
+// The dashboard as the aggregator serves it: the files of dist/, compiled in. "/" is the page; the page's script, style
+// and icon are below "/assets/" under names that hold a hash of their content.
 #pragma once
 
 #include <span>
