@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.25)
 # Holds the committed dist/ against the sources it was built from: cmake -DDASHBOARD=… -P check_dist.cmake
 # dist/manifest.sha256 (written by the build, in sha256sum's format) names every source and every built file.
 set(remedy "run `npm ci && npm run build` in server/dashboard and commit dist/")

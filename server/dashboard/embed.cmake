@@ -1,3 +1,4 @@
+cmake_minimum_required(VERSION 3.25)
 # Writes OUTPUT, a C++ file with the files of DIST: cmake -DDIST=… -DOUTPUT=… -P embed.cmake
 file(GLOB files RELATIVE ${DIST} ${DIST}/index.html ${DIST}/assets/*)
 list(SORT files)  # "assets/…" before "index.html"; the table is put in order of path below
