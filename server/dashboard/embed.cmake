@@ -46,6 +46,8 @@ file(WRITE ${OUTPUT}.new
 "// Made by server/dashboard/embed.cmake from server/dashboard/dist.
 #include \"server/dashboard/assets.h\"
 
+#include <cstddef>
+
 namespace trib::server {
 namespace {
 
