@@ -24,6 +24,7 @@
 #include "server/access_tokens.h"
 #include "server/admin.h"
 #include "server/certificate_authority.h"
+#include "server/dashboard/assets.h"
 #include "server/enrolment.h"
 #include "server/http/api.h"
 #include "server/http/listener.h"
@@ -244,6 +245,8 @@ Status Daemon::Impl::listen_to_http() {
     TRIB_ASSIGN(const privacy::Statement statement, privacy::read_statement(*text, "the statement of " + site));
     return std::optional(privacy::statement_page(statement));
   };
+  for (const Asset& asset : dashboard_assets())
+    sources.files.push_back({asset.path, asset.content_type, asset.etag, asset.bytes, asset.immutable});
   sources.metrics = [this] { return metrics.text(); };
   sources.count_request = [this](std::string_view route, int status, double seconds) {
     metrics.count_request(route, static_cast<unsigned>(status), seconds);
