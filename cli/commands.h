@@ -49,6 +49,7 @@ void add_privacy_planning_commands(CLI::App& privacy, Exit& exit);  // privacy {
 void add_privacy_ledger_commands(CLI::App& privacy, Exit& exit);    // privacy {report, verify, export}
 void add_privacy_audit_command(CLI::App& privacy, Exit& exit);      // privacy {audit}
 void add_model_commands(CLI::App& app, Exit& exit);                 // model {export, evaluate, predict}
+void add_data_commands(CLI::App& app, Exit& exit);                  // data {split}
 void add_completion_command(CLI::App& app);
 
 }  // namespace trib::cli
