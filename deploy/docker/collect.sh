@@ -7,13 +7,22 @@ programs=("$bin/trib" "$bin/trib-server" "$bin/trib-client")
 mkdir -p "$out/bin"
 install -m 0755 -s "${programs[@]}" "$out/bin/"
 
-# A library is asked for under the name it has behind all links and, on a system whose /lib is /usr/lib, under both.
-for library in $(ldd "${programs[@]}" | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u); do
+mapfile -t libraries < <(ldd "${programs[@]}" | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u)
+# A package owns a library under one of three names: as it is loaded, behind all links, and, where /lib is /usr/lib,
+# without /usr.
+names=()
+for library in "${libraries[@]}"; do
   real=$(readlink -f "$library")
-  found=$(dpkg-query -S "$library" "$real" "${real#/usr}" 2>/dev/null | head -n 1) || true
-  if [[ -z "$found" ]]; then
+  names+=("$library" "$real" "${real#/usr}")
+done
+owners=$(dpkg-query -S "${names[@]}" 2>/dev/null) || true # complains of the names that nobody owns
+for library in "${libraries[@]}"; do
+  real=$(readlink -f "$library")
+  owner=$(awk -F ': ' -v a="$library" -v b="$real" -v c="${real#/usr}" \
+    '$2 == a || $2 == b || $2 == c {sub(/:.*/, "", $1); print $1; exit}' <<<"$owners")
+  if [[ -z "$owner" ]]; then
     echo "collect.sh: no package has $library: it has to be in the runtime image by itself" >&2
     continue
   fi
-  echo "${found%%:*}"
+  echo "$owner"
 done | sort -u >"$out/packages"

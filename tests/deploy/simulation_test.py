@@ -109,11 +109,11 @@ class Federation(unittest.TestCase):
 class Simulation(Federation):
     def test_three_clients_join_by_invite_and_train_a_job_as_the_file_says(self):
         self.start(["sim"])
-        self.engine.wait("all clients healthy", lambda: all(c.health == "healthy" for c in self.clients), 90)
+        self.engine.wait("all clients healthy", lambda: all(c.health == "healthy" for c in self.clients), 300)
         self.check_hardening()
         self.check_identities()
         self.check_network()
-        self.wait_for_the_end(180)
+        self.wait_for_the_end(400)
         self.check_charges()
         self.assertTrue(all(container.starts == 1 for container in self.engine.everybody()), self.engine.describe())
         self.check_later_clients_are_told()
@@ -173,9 +173,9 @@ class Simulation(Federation):
         with open(self.volume("spool") + "/requests/site-late", "w", encoding="ascii"):
             pass
         invite = self.engine.containers["invite"][0]
-        self.engine.wait("the invite service's end", lambda: not invite.is_running(), 20)
+        self.engine.wait("the invite service's end", lambda: not invite.is_running(), 120)
         invite.start()
-        invite.process.wait(20)
+        invite.process.wait(120)
         with open(self.volume("spool") + "/refused/site-late", encoding="utf-8") as file:
             self.assertIn("--scale client=N", file.read())
         invite.starts = 1
@@ -193,20 +193,20 @@ class Chaos(Federation):
             return lambda: all(os.path.exists(path) and run("grep", "-c", '"round":', path, check=False).stdout.strip() >=
                                str(number) for path in ledgers)
 
-        self.engine.wait("the first round's charges", charged(1), 120)
+        self.engine.wait("the first round's charges", charged(1), 300)
         delay = self.engine.containers["chaos-delay"][0]
-        self.engine.wait("the delay", lambda: "eth0" in self.log_of(delay), 40)
+        self.engine.wait("the delay", lambda: "eth0" in self.log_of(delay), 120)
         qdisc = run("ip", "netns", "exec", self.aggregator.namespace, "tc", "qdisc", "show", "dev", "eth0").stdout
         self.assertRegex(qdisc, "netem|tbf")
         print("line of the aggregator:", qdisc.splitlines()[0])
         before = self.clients[0].starts, self.aggregator.starts
         self.clients[0].kill(signal.SIGKILL)
-        self.engine.wait("the killed client's return", lambda: self.clients[0].starts > before[0], 20)
-        self.engine.wait("the second round's charges", charged(2), 120)
+        self.engine.wait("the killed client's return", lambda: self.clients[0].starts > before[0], 60)
+        self.engine.wait("the second round's charges", charged(2), 300)
         self.assertIsNone(self.job.exit_code, "the job is over before the aggregator is killed")
         self.aggregator.kill(signal.SIGKILL)
-        self.engine.wait("the killed aggregator's return", lambda: self.aggregator.starts > before[1], 20)
-        self.wait_for_the_end(240)
+        self.engine.wait("the killed aggregator's return", lambda: self.aggregator.starts > before[1], 60)
+        self.wait_for_the_end(600)
         self.check_charges()
         kills = self.log_of(self.engine.containers["chaos-kill"][0]).count('"message":"killed ')
         print("killed by the test: 2, by chaos-kill:", kills, "; starts:",
