@@ -52,6 +52,7 @@ void add_privacy_audit_command(CLI::App& privacy, Exit& exit);      // privacy {
 void add_model_commands(CLI::App& app, Exit& exit);                 // model {export, evaluate, predict}
 void add_status_command(CLI::App& app, Exit& exit);
 void add_doctor_command(CLI::App& app, Exit& exit);
+void add_data_commands(CLI::App& app, Exit& exit);                  // data {split}
 void add_completion_command(CLI::App& app);
 
 }  // namespace trib::cli

@@ -20,6 +20,7 @@ class CommandTree : public testing::Test {
     add_model_commands(app_, exit_);
     add_status_command(app_, exit_);
     add_doctor_command(app_, exit_);
+    add_data_commands(app_, exit_);
     add_completion_command(app_);
   }
 
