@@ -245,8 +245,7 @@ Status Daemon::Impl::listen_to_http() {
     TRIB_ASSIGN(const privacy::Statement statement, privacy::read_statement(*text, "the statement of " + site));
     return std::optional(privacy::statement_page(statement));
   };
-  for (const Asset& asset : dashboard_assets())
-    sources.files.push_back({asset.path, asset.content_type, asset.etag, asset.bytes, asset.immutable});
+  sources.files.assign(dashboard_assets().begin(), dashboard_assets().end());
   sources.metrics = [this] { return metrics.text(); };
   sources.count_request = [this](std::string_view route, int status, double seconds) {
     metrics.count_request(route, static_cast<unsigned>(status), seconds);

@@ -203,7 +203,7 @@ asio::awaitable<Response> Api::answer(const Request& request) {
     } else {
       response = error_response(identity.error());
     }
-  } else if (const StaticFile* file = find_file(request)) {
+  } else if (const Asset* file = find_file(request)) {
     response = file_response(request, *file);
   }
   const double seconds = std::chrono::duration<double>(clock_.now() - started).count();
@@ -226,21 +226,20 @@ void Api::drain() {
 
 // --- Files ---
 
-const StaticFile* Api::find_file(const Request& request) const {
+const Asset* Api::find_file(const Request& request) const {
   std::string path;
-  for (const std::string& segment : request.segments) path += (path.empty() ? "" : "/") + segment;
-  if (path.empty()) path = "index.html";
-  for (const StaticFile& file : sources_.files)
-    if (file.path == path || (file.path.starts_with('/') && file.path.substr(1) == path)) return &file;
-  return nullptr;
+  for (const std::string& segment : request.segments) path += '/' + segment;
+  if (path.empty()) path = "/";
+  const auto found = std::ranges::find(sources_.files, path, &Asset::path);
+  return found == sources_.files.end() ? nullptr : &*found;
 }
 
-Response Api::file_response(const Request& request, const StaticFile& file) const {
+Response Api::file_response(const Request& request, const Asset& file) const {
   Response response;
   response.content_type = file.content_type;
   response.body = file.bytes;
   response.may_be_cached = true;
-  const std::string etag = file.etag.starts_with('"') ? std::string(file.etag) : '"' + std::string(file.etag) + '"';
+  const std::string etag(file.etag);
   response.headers.emplace_back("ETag", etag);
   response.headers.emplace_back("Cache-Control", file.immutable ? "public, max-age=31536000, immutable" : "no-cache");
   if (request.if_none_match.find(etag) != std::string::npos) response.status = 304;

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "server/dashboard/assets.h"
 #include "server/http/access.h"
 #include "server/http/documents.h"
 #include "server/http/events.h"
@@ -28,13 +29,6 @@ struct Route {
   Audience audience = Audience::viewers;
 };
 
-// A file of the dashboard, in this program's memory.
-struct StaticFile {
-  std::string_view path;  // "index.html", "assets/index-5f3a.js"
-  std::string_view content_type, etag, bytes;
-  bool immutable = false;  // its name changes with its content
-};
-
 // What other parts of the aggregator know. Any of them may be empty. Each says where it is called.
 struct Sources {
   Reports reports;
@@ -45,7 +39,7 @@ struct Sources {
   // On the daemon's executor, some time after the answer.
   std::function<void(std::string_view route, int status, double seconds)> count_request;
   std::function<Status()> check_storage;  // in the background
-  std::vector<StaticFile> files;
+  std::vector<Asset> files;               // of the dashboard
 };
 
 // Runs on `executor`, which has a thread of its own: the daemon's may write to disk for a while, and who reads is not
@@ -87,8 +81,8 @@ class Api final : public Handler {
   bool is_for_anyone(const Route& route) const;
   Result<std::optional<Identity>> admit(const Request& request, const Route& route);
   std::optional<Response> refusal(const Request& request, const Match& match);
-  const StaticFile* find_file(const Request& request) const;
-  Response file_response(const Request& request, const StaticFile& file) const;
+  const Asset* find_file(const Request& request) const;
+  Response file_response(const Request& request, const Asset& file) const;
   void count(std::string_view route, int status, double seconds);
   // Makes a change on the daemon's executor; who asks next sees it. (g++ 12 destroys a lambda twice that is made within
   // a co_await, so callers name theirs.)

@@ -33,11 +33,18 @@ std::string read_all(const fs::path& path) {
 
 }  // namespace
 
-Federation::Federation(const std::map<std::string, std::string>& settings) {
+Federation::Federation(const std::map<std::string, std::string>& settings, bool http) {
   server::InitOptions init;
   init.directory = server_directory();
   init.federation = "process tests";
-  init.listen = "127.0.0.1:" + std::to_string(cli::free_loopback_port().value());
+  const int port = cli::free_loopback_port().value();
+  init.listen = "127.0.0.1:" + std::to_string(port);
+  if (http) {
+    int http_port = port;
+    while (http_port == port) http_port = cli::free_loopback_port().value();
+    init.http = "127.0.0.1:" + std::to_string(http_port);
+    http_url_ = "http://" + init.http;
+  }
   init.host_names = {"127.0.0.1"};
   init.model_directories = {source / "base"};
   server::init_federation(init).value();
@@ -119,12 +126,12 @@ void Federation::write_data(int site) const {
   }
 }
 
-Finished Federation::join(int site, const std::string& token, const std::string& into) {
+Finished Federation::join(int site, const std::string& token, const std::string& into, double epsilon_cap) {
   write_data(site);
   const fs::path directory = root() / (into.empty() ? name_of(site) : into);
   Finished joined =
       run({programs / "trib-client", "join", token, "--dir", directory, "--data", root() / (name_of(site) + ".tsv"),
-           "--records", std::to_string(records), "--epsilon-cap", "1000", "--models", source / "base"});
+           "--records", std::to_string(records), "--epsilon-cap", std::to_string(epsilon_cap), "--models", source / "base"});
   if (joined.exit_code == 0) {
     append(client::SiteDirectory{directory}.config(),
            "\n[connection]\nreconnect_minimum = \"50ms\"\nreconnect_maximum = \"500ms\"\n");
@@ -132,8 +139,8 @@ Finished Federation::join(int site, const std::string& token, const std::string&
   return joined;
 }
 
-void Federation::join(int site) {
-  const Finished joined = join(site, invite(site));
+void Federation::join(int site, double epsilon_cap) {
+  const Finished joined = join(site, invite(site), "", epsilon_cap);
   ASSERT_EQ(joined.exit_code, 0) << joined.output;
 }
 
@@ -174,12 +181,11 @@ std::string Federation::log_of(const std::string& process) const {
   return read_all(root() / (process + ".log"));
 }
 
-// A program that ends by itself, with all that it says; killed after half a minute.
-Finished Federation::run(std::vector<std::string> arguments) {
+Finished Federation::run(std::vector<std::string> arguments, int seconds) {
   const std::string name = "run-" + std::to_string(++runs_);
   auto process = cli::ChildProcess::start(arguments, root() / (name + ".log"));
   if (!process) return {127, process.error().message};
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
   while (!process->poll() && std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
@@ -213,7 +219,7 @@ std::optional<json::value> Federation::ask(const std::vector<std::string>& argum
   return value;
 }
 
-std::string Federation::submit(const JobShape& shape) {
+fs::path Federation::write_job(const JobShape& shape) {
   const fs::path file = root() / ("job-" + std::to_string(++jobs_) + ".toml");
   std::ofstream(file) << "[job]\nname = \"messages-" << jobs_ << "\"\ntask = \"lora_text\"\nrounds = " << shape.rounds
                       << "\nevaluate_every = 1000\n\n[selection]\nexpected_clients = 3\nminimum_clients = "
@@ -223,7 +229,11 @@ std::string Federation::submit(const JobShape& shape) {
                          "\"home\", \"auto_and_commute\", \"travel\", \"utility\", \"work\", \"small_talk\", "
                          "\"meta\"]\n\n[training]\nbatch_size = 16\nlearning_rate = 0.5\nlocal_steps = "
                       << shape.local_steps << "\n";
-  const auto answer = ask({"job", "submit", file, "--json"});
+  return file;
+}
+
+std::string Federation::submit(const JobShape& shape) {
+  const auto answer = ask({"job", "submit", write_job(shape), "--json"});
   EXPECT_TRUE(answer.has_value()) << logs();
   return answer ? std::string(answer->at("id").as_string()) : std::string();
 }

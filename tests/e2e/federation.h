@@ -37,8 +37,9 @@ struct JobShape {
 
 class Federation {
  public:
-  // `settings` replace the defaults that server.toml shows as comments: {"heartbeat_interval", "1s"}. Nothing runs yet.
-  explicit Federation(const std::map<std::string, std::string>& settings = {});
+  // `settings` replace the defaults that server.toml shows as comments: {"heartbeat_interval", "1s"}. `http`: with the
+  // dashboard, on a port of its own. Nothing runs yet.
+  explicit Federation(const std::map<std::string, std::string>& settings = {}, bool http = false);
   ~Federation();
 
   // --- The aggregator ---
@@ -52,8 +53,8 @@ class Federation {
   static std::string name_of(int site) { return "site-" + std::to_string(site); }
   client::SiteDirectory directory_of(int site) const { return {directory_ / name_of(site)}; }
   std::string invite(int site);
-  Finished join(int site, const std::string& token, const std::string& into = "");
-  void join(int site);  // invite and join; fails the test where it fails
+  Finished join(int site, const std::string& token, const std::string& into = "", double epsilon_cap = 1000);
+  void join(int site, double epsilon_cap = 1000);  // invite and join; fails the test where it fails
   void start_site(int site, const std::string& failpoint = "");
   void start_client(const std::string& process, const std::filesystem::path& directory,
                     const std::string& failpoint = "");
@@ -66,6 +67,7 @@ class Federation {
   std::string log_of(const std::string& process) const;
 
   // --- The operator ---
+  std::filesystem::path write_job(const JobShape& shape);
   std::string submit(const JobShape& shape);
   json::object job(const std::string& id);
   std::string state_of(const std::string& id);
@@ -74,6 +76,9 @@ class Federation {
   json::array sites();
   Finished trib(std::vector<std::string> arguments);  // with --server
   Finished trib_alone(std::vector<std::string> arguments);
+  const std::string& http_url() const { return http_url_; }
+  // Any program, killed when `seconds` are over (exit code -1).
+  Finished run(std::vector<std::string> arguments, int seconds = 30);
   // The contributions of each committed round, from round 1.
   static std::vector<std::int64_t> contributions(const json::object& job);
 
@@ -91,7 +96,6 @@ class Federation {
 
  private:
   void start(const std::string& process, std::vector<std::string> arguments, const std::string& failpoint);
-  Finished run(std::vector<std::string> arguments);
   std::optional<json::value> ask(const std::vector<std::string>& arguments);
   void await_death(const std::string& process);
   void write_data(int site) const;
@@ -99,6 +103,7 @@ class Federation {
 
   test::TemporaryDirectory directory_;
   std::map<std::string, cli::ChildProcess> processes_;
+  std::string http_url_;
   int jobs_ = 0;
   int runs_ = 0;
 };

@@ -140,7 +140,7 @@ TEST_F(HttpApi, TellsAClientThatAsksToSendItsBody) {
 TEST_F(HttpApi, ServesTheDashboardsFilesOnceToEveryBrowser) {
   static const std::string script(100'000, 'x');
   adjust_sources = [](Sources& sources) {
-    sources.files = {{"index.html", "text/html; charset=utf-8", "v1", "<!doctype html>", false},
+    sources.files = {{"/", "text/html; charset=utf-8", "\"v1\"", "<!doctype html>", false},
                      {"/assets/index-5f3a.js", "text/javascript", "\"v2\"", script, true}};
   };
   start();

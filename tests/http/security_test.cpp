@@ -109,7 +109,7 @@ TEST_F(HttpSecurity, TheStoreHasNoToken) {
 
 TEST_F(HttpSecurity, APathLeadsOutOfNowhere) {
   adjust_sources = [](Sources& sources) {
-    sources.files = {{"index.html", "text/html", "\"1\"", "<!doctype html>", false}};
+    sources.files = {{"/", "text/html", "\"1\"", "<!doctype html>", false}};
   };
   start();
   EXPECT_EQ(get("/").body, "<!doctype html>");
