@@ -39,7 +39,9 @@ Result<Vocabulary> read_vocabulary(const json::object& entries, const Path& path
   vocabulary.reserve(entries.size());
   for (const auto& [token, value] : entries) {
     const std::optional<std::int32_t> id = token_id(&value);
-    if (!id) return corrupt_file(path, fmt::format("the id of token \"{}\" must be a whole number from 0", token));
+    if (!id)
+      return corrupt_file(path,
+                          fmt::format("the id of token \"{}\" must be a whole number from 0", std::string_view(token)));
     vocabulary.emplace(token, *id);
   }
   return vocabulary;

@@ -115,11 +115,15 @@ class ProductShape {
       operations.append_sum(1.0f);
       attributes.set_post_ops(operations);
     }
-    if (epilogue == Epilogue::bias) {
-      const memory::desc bias({1, output_size_}, memory::data_type::f32, memory::format_tag::ab);
+    const memory::desc bias({1, output_size_}, memory::data_type::f32, memory::format_tag::ab);
+#if DNNL_VERSION_MAJOR >= 3  // Ubuntu 24.04
+    if (epilogue == Epilogue::bias) return {engine(), source, weights, bias, destination, attributes};
+    return {engine(), source, weights, destination, attributes};
+#else  // Debian 12
+    if (epilogue == Epilogue::bias)
       return {dnnl::matmul::desc(source, weights, bias, destination), attributes, engine()};
-    }
     return {dnnl::matmul::desc(source, weights, destination), attributes, engine()};
+#endif
   }
 
   std::int64_t input_size_, output_size_;
