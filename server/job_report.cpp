@@ -102,6 +102,8 @@ json::object summary(const JobReport& report) {
           {"result", result_json(report.evaluations)},
           {"private", privacy == "private"},
           {"privacy", privacy},
+          {"epsilon", privacy == "private" ? json::value(report.spec.privacy.epsilon) : json::value(nullptr)},
+          {"delta", privacy == "private" ? json::value(report.spec.privacy.delta) : json::value(nullptr)},
           {"submitted", to_iso8601(report.job.submitted)},
           {"ended", time_or_null(report.job.ended)},
           {"seconds", seconds_between(report.job.submitted, report.job.ended.value_or(report.now))}};

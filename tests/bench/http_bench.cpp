@@ -1,7 +1,8 @@
 // How long the HTTP API takes to answer while a job trains: real daemon, TLS, sites that are connected and contribute.
-//   http_bench [SITES=100] [ROUNDS=200] [SECONDS=30]
+//   http_bench [SITES=100] [ROUNDS=200] [SECONDS=30] [STAY=0]
 // Trains until ROUNDS rounds are committed, then asks for every document in turn, on connections that stay open, while
-// the next rounds go on and one page listens to the events. Prints the distribution of each.
+// the next rounds go on and one page listens to the events. Prints the distribution of each. Then it stays STAY seconds
+// for tests/browser/measure.mjs, whose URL and token it prints.
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <cstdio>
@@ -19,7 +20,8 @@ using Clock = std::chrono::steady_clock;
 
 class Bench : public testing::HttpTest {
  public:
-  Bench(int sites, int rounds, int seconds) : site_count_(sites), rounds_(rounds), seconds_(seconds) {
+  Bench(int sites, int rounds, int seconds, int stay)
+      : site_count_(sites), rounds_(rounds), seconds_(seconds), stay_(stay) {
     config.http.requests_per_minute = 1'000'000;
     config.connections_per_minute = 1'000'000;
     config.enrolments_per_minute = 1'000'000;
@@ -44,6 +46,12 @@ class Bench : public testing::HttpTest {
                 std::chrono::duration<double>(Clock::now() - begun).count());
     measure(id);
     std::printf("rounds committed at the end: %d\n", done());
+    if (stay_ > 0) {
+      std::printf("TRIBUTARY_URL=%s TRIBUTARY_TOKEN=%s\n", daemon->http_url().c_str(), viewer().c_str());
+      std::fflush(stdout);
+      std::this_thread::sleep_for(std::chrono::seconds(stay_));
+      std::printf("rounds committed at last: %d\n", done());
+    }
     sites_context.stop();
     sites_thread.join();
     stop();
@@ -124,7 +132,7 @@ class Bench : public testing::HttpTest {
                 times.back());
   }
 
-  int site_count_, rounds_, seconds_;
+  int site_count_, rounds_, seconds_, stay_;
 };
 
 }  // namespace
@@ -134,7 +142,7 @@ int main(int argc, char** argv) {
   const auto argument = [&](int position, int fallback) {
     return argc > position ? std::atoi(argv[position]) : fallback;
   };
-  trib::server::http::Bench bench(argument(1, 100), argument(2, 200), argument(3, 30));
+  trib::server::http::Bench bench(argument(1, 100), argument(2, 200), argument(3, 30), argument(4, 0));
   bench.run();
   return 0;
 }

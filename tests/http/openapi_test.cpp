@@ -1,4 +1,6 @@
 // openapi.json says what the program does, and all of it: routes both ways, and real answers against its schemas.
+#include "server/privacy_report.h"
+#include "server/sqlite_store.h"
 #include "tests/http/http_support.h"
 
 namespace trib::server::http {
@@ -138,12 +140,64 @@ TEST_F(OpenApi, NamesThePartsOfEveryPath) {
   }
 }
 
-TEST_F(OpenApi, RealAnswersAreAsDescribed) {
-  adjust_sources = [](Sources& sources) {
-    sources.reports.privacy_history = [](const std::string& site, const std::string&) -> Result<std::string> {
-      return Error{Errc::not_found, "there is no site '" + site + "'"};
+// What a site has spent, as the reports make it of a store.
+TEST_F(OpenApi, ReportsOfPrivacyAreAsDescribed) {
+  const auto issuer = net::CertificateIssuer::create("test", system_clock());
+  const auto credentials = net::make_credentials(issuer, "clinic-7", "site");
+  const auto store = SqliteStore::open(":memory:").value();
+  store->put_invite({Sha256{}, "clinic-7", false, WallTime(Milliseconds(9)), std::nullopt, ""}).value();
+  store
+      ->redeem_invite(Sha256{}, credentials.key.public_key_sha256(),
+                      {"01", "clinic-7", false, WallTime(Milliseconds(9)), credentials.certificate.to_pem()},
+                      WallTime())
+      .value();
+  JobRecord job;
+  job.id = "j-1";
+  job.task = "lora_text";
+  job.file_text =
+      "[job]\nname = \"j\"\ntask = \"lora_text\"\nrounds = 5\n[data]\nset = \"letters\"\n[model]\nbase = \"b\"\nlabels "
+      "= "
+      "[\"a\", \"b\"]\n[training]\nbatch_size = 16\n";
+  job.file_name = "job.toml";
+  store->create_job(job).value();
+  JobSiteRecord site;
+  site.site = "clinic-7";
+  site.accepted = true;
+  site.declared_records = 5000;
+  site.epsilon_spent = 2.0;
+  site.epsilon_budget = 8.0;
+  site.delta = 1e-5;
+  site.reported = WallTime(Milliseconds(50));
+  store->put_job_site(job.id, site).value();
+  RoundSiteRecord part{"clinic-7", RoundSiteStatus::contributed, true, ""};
+  part.epsilon_spent = 2.0;
+  part.epsilon_budget = 8.0;
+  part.reported = WallTime(Milliseconds(50));
+  RoundSiteRecord declined{"clinic-7", RoundSiteStatus::declined, false, "over budget"};
+  declined.declined = WallTime(Milliseconds(60));
+  for (const auto& [round, record] : {std::pair{1, part}, std::pair{2, declined}}) {
+    store->open_round(job.id, round, 1, {"clinic-7"}, WallTime(Milliseconds(40 * round))).value();
+    store->set_round_site(job.id, round, record).value();
+  }
+  adjust_sources = [&](Sources& sources) {
+    sources.reports.privacy = [&] { return privacy_report_json(*store, "test", WallTime(Milliseconds(100))); };
+    sources.reports.privacy_history = [&](const std::string& name, const std::string& data_set) {
+      return privacy_history_json(*store, name, data_set, WallTime(Milliseconds(100)));
     };
   };
+  start();
+  const Reply report = view("/api/v1/privacy");
+  const json::value data_set = report.document().at("sites").at(0).at("data_sets").at(0);
+  EXPECT_EQ(data_set.at("epsilon_spent").as_double(), 2.0);
+  EXPECT_EQ(data_set.at("declined").as_array().size(), 1u);
+  expect_as_described("get", "/api/v1/privacy", report);
+  const Reply history = view("/api/v1/privacy/clinic-7/letters");
+  EXPECT_EQ(history.document().at("points").as_array().size(), 2u) << history.body;
+  expect_as_described("get", "/api/v1/privacy/{site}/{data_set}", history);
+  stop();
+}
+
+TEST_F(OpenApi, RealAnswersAreAsDescribed) {
   start(2, 1);
   const auto channel = connect_site(enrol("site-0"));
   enrol("bob", true);
