@@ -73,8 +73,9 @@ Documents::Answer Documents::privacy_history(std::string site, std::string data_
   std::function<Result<std::string>()> report;
   if (reports_.privacy_history)
     report = [history = reports_.privacy_history, site, data_set] { return history(site, data_set); };
-  // No name has a line end: decode_path() has seen to it.
-  return get("privacy " + site + "\n" + data_set, report_usable_for, from_background(std::move(report)));
+  // Never an older one: who asks has just seen that its figures have changed. No name has a line end: decode_path() has
+  // seen to it.
+  return get("privacy " + site + "\n" + data_set, fresh_for, from_background(std::move(report)));
 }
 
 Documents::Answer Documents::get(std::string key, Milliseconds usable_for, Make make) {

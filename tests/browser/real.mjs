@@ -71,6 +71,7 @@ try {
   await page.locator('tr.declined').first().waitFor();
   const [spent, cap] = [await numberIn('.big-spent dd'), await numberIn('.big-cap dd')];
   assert.ok(spent <= cap, `${spent} is spent of a cap of ${cap}`);
+  await page.getByText('Private, budget used up').waitFor();
   story(`${site} declines at its cap: ${spent} of ${cap} is spent`);
   await screenshot(page, 'real-budget');
   assert.deepEqual(await accessibilityProblems(page), []);

@@ -264,6 +264,20 @@ TEST_F(HttpApi, AReportThatFailsIsAnErrorAndTriedAgain) {
   EXPECT_EQ(view("/api/v1/privacy/clinic-8/default").status, 404);
 }
 
+// A page asks for a history because its figures have just changed.
+TEST_F(HttpApi, AHistoryIsNeverOlderThanHalfASecond) {
+  std::atomic<int> made = 0;
+  adjust_sources = [&](Sources& sources) {
+    sources.reports.privacy_history = [&](const std::string&, const std::string&) -> Result<std::string> {
+      return std::to_string(++made);
+    };
+  };
+  start();
+  EXPECT_EQ(view("/api/v1/privacy/clinic-7/default").body, "1");
+  std::this_thread::sleep_for(Milliseconds(500));
+  EXPECT_EQ(view("/api/v1/privacy/clinic-7/default").body, "2");
+}
+
 TEST_F(HttpApi, WithoutHttpListenThereIsNone) {
   config.http.listen.reset();
   start();

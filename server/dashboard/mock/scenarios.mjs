@@ -96,9 +96,8 @@ export class Federation {
       if (job.private && after > site.cap) {
         point.declined = true;
         point.reason =
-          `over budget: it would raise the epsilon spent on data set '${site.dataSet}' from ${before.toPrecision(4)} to ` +
-          `${after.toPrecision(4)} (delta 1e-05, Rényi order 4.5), over the site's cap of ${site.cap}; the site's owner can ` +
-          'raise the cap, or the job can ask for fewer or cheaper steps';
+          `the privacy budget of data set '${site.dataSet}' does not cover another round: epsilon ${before.toPrecision(4)} is ` +
+          `spent, the round would make it ${after.toPrecision(4)}, the site's cap is ${site.cap} (delta 1e-05)`;
         point.cost = null;
         site.declined.push({ job: job.id, round: job.done, reason: point.reason, time: this.iso() });
       } else {
@@ -221,7 +220,8 @@ export class Federation {
         data_sets: this.points(site).length === 0 && !site.alwaysListed ? [] : [{
           data_set: site.dataSet, private: site.private, epsilon_spent: site.private ? this.spent(site) : null,
           epsilon_budget: site.cap, epsilon_reserved: this.reserved(site), delta: 1e-5, declared_records: site.records,
-          jobs: [...new Set(this.points(site).map((point) => point.job))], rounds: this.charged(site), declined: site.declined,
+          jobs: [...new Set(this.points(site).map((point) => point.job))], rounds: this.charged(site),
+          declined: site.declined, declined_total: site.declined.length,
           reported: this.iso(site.seen),
         }],
       })),

@@ -36,9 +36,9 @@ export function budgetOf(set: DataSet): Budget {
   return { ...base, standing, left, shareSpent, shareReserved };
 }
 
-// The site's client says so in its refusal ("over budget: it would raise the epsilon spent … over the site's cap").
+// The site's client says so in its refusal (client/job_runner.cpp); tests/browser/real.mjs holds the two together.
 export function isOverBudget(reason: string): boolean {
-  return /over budget|over the site's cap|the epsilon spent on data set/i.test(reason);
+  return reason.includes('does not cover another round');
 }
 
 export const STANDING_TEXT: Record<Standing, string> = {
@@ -152,7 +152,7 @@ export function totals(document: PrivacyDocument): Totals {
       if (standing === 'near') sum.near += 1;
       if (standing === 'spent') sum.spent += 1;
       if (standing === 'not private') sum.notPrivate += 1;
-      sum.declined += set.declined.length;
+      sum.declined += set.declined_total;
     }
   }
   return sum;

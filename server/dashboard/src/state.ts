@@ -103,7 +103,7 @@ export function watchJob(id: string): void {
 export function watchBudget(site: string, dataSet: string): void {
   watchedBudget = site ? `${site}\n${dataSet}` : '';
   history.point(site ? `/privacy/${segment(site)}/${segment(dataSet)}` : '');
-  lastFigures = '';
+  lastFigures = budgetFigures(privacy.cell.value.data);
   if (site) void history.load();
 }
 
@@ -113,19 +113,21 @@ const HISTORY_PAUSE_MS = 1_000;
 let lastFigures = '';
 let historyTimer: ReturnType<typeof setTimeout> | undefined;
 
+function budgetFigures(document: PrivacyDocument | undefined): string {
+  const [name, dataSet] = watchedBudget.split('\n');
+  const set = document?.sites.find((site) => site.site === name)?.data_sets.find((one) => one.data_set === dataSet);
+  return set
+    ? [set.epsilon_spent, set.epsilon_budget, set.epsilon_reserved, set.rounds, set.declined_total].join(' ')
+    : '';
+}
+
 // The history does not come as an event: it is asked for again when its data set's figures have changed.
 function refreshHistory(document: PrivacyDocument): void {
   if (!watchedBudget) return;
-  const [name, dataSet] = watchedBudget.split('\n');
-  const set = document.sites.find((site) => site.site === name)?.data_sets.find((one) => one.data_set === dataSet);
-  const figures = set
-    ? [set.epsilon_spent, set.epsilon_budget, set.epsilon_reserved, set.rounds, set.declined.length].join(' ')
-    : '';
+  const figures = budgetFigures(document);
   if (figures === lastFigures) return;
-  const isFirst = lastFigures === '';
   lastFigures = figures;
-  if (isFirst || historyTimer !== undefined) return;
-  historyTimer = setTimeout(() => {
+  historyTimer ??= setTimeout(() => {
     historyTimer = undefined;
     void history.load();
   }, HISTORY_PAUSE_MS);

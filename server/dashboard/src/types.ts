@@ -140,7 +140,8 @@ export interface DataSet {
   declared_records: number;
   jobs: string[];
   rounds: number;
-  declined: Declined[];
+  declined: Declined[]; // the newest 100
+  declined_total: number;
   reported: string | null;
 }
 

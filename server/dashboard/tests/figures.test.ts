@@ -10,7 +10,7 @@ import type { DataSet, PrivacyDocument, PrivacyHistory } from '../src/types';
 function dataSet(changes: Partial<DataSet> = {}): DataSet {
   return {
     data_set: 'default', private: true, epsilon_spent: 2, epsilon_budget: 8, epsilon_reserved: 1, delta: 1e-5,
-    declared_records: 5000, jobs: [], rounds: 4, declined: [], reported: '2026-11-24T15:04:00Z', ...changes,
+    declared_records: 5000, jobs: [], rounds: 4, declined: [], declined_total: 0, reported: '2026-11-24T15:04:00Z', ...changes,
   };
 }
 
@@ -40,7 +40,7 @@ test('a budget stands near its cap by what is reserved too', () => {
 });
 
 test('a round declined over budget marks the budget as used up, another refusal does not', () => {
-  const reason = "over budget: it would raise the epsilon spent on data set 'default' from 7.9 to 8.1, over the site's cap of 8";
+  const reason = "the privacy budget of data set 'default' does not cover another round: epsilon 7.9 is spent, the round would make it 8.1, the site's cap is 8";
   assert.ok(isOverBudget(reason));
   const declined = [{ job: 'a', round: 3, reason }];
   assert.equal(budgetOf(dataSet({ declined })).standing, 'spent');

@@ -66,7 +66,7 @@ function Standing({ entry, set }: { entry: SitePrivacy; set: DataSet }) {
           ['Delta', <Power value={set.delta} />],
           ['Declared records', grouped(set.declared_records)],
           ['Rounds taken part in', grouped(set.rounds)],
-          ['Rounds declined', grouped(set.declined.length)],
+          ['Rounds declined', grouped(set.declined_total)],
           ['Last report', <Ago time={set.reported} />],
         ]}
       />

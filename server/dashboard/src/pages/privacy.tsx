@@ -53,7 +53,7 @@ const COLUMNS: Column<BudgetRow>[] = [
   {
     title: 'Declined',
     numeric: true,
-    cell: ({ set }) => (set && set.declined.length > 0 ? <b class="wrong">{grouped(set.declined.length)}</b> : '0'),
+    cell: ({ set }) => (set && set.declined_total > 0 ? <b class="wrong">{grouped(set.declined_total)}</b> : '0'),
   },
   { title: 'Last report', numeric: true, cell: ({ set }) => <Ago time={set?.reported} /> },
 ];
