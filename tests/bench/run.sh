@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The benchmarks behind docs/performance.md: `./dev bench [NAME]`, or tests/bench/run.sh BUILD_DIR [NAME].
-# NAME is one of: step, dp-overhead, refactorize, accountant, memory, wire. Without it all run, one after the other.
+# NAME is one of: step, dp-overhead, refactorize, accountant, memory, wire, dashboard. Without it all run, one after the other.
 # What is compared is run alternately in one go, and medians are printed, so that a busy machine slows both sides.
 # REPEATS (default 5) says how often. Bash and awk only; the PyTorch yardstick needs python3-torch, and is skipped without
 # it.
@@ -8,7 +8,7 @@ set -euo pipefail
 export LC_ALL=C
 
 source_directory=$(cd "$(dirname "$0")/../.." && pwd)
-build=$(cd "${1:?usage: run.sh BUILD_DIR [step|dp-overhead|refactorize|accountant|memory|wire]}" && pwd)
+build=$(cd "${1:?usage: run.sh BUILD_DIR [step|dp-overhead|refactorize|accountant|memory|wire|dashboard]}" && pwd)
 only=${2:-}
 repeats=${REPEATS:-5}
 shared=${TRIBUTARY_SHARED:-$source_directory/../shared}
@@ -171,9 +171,29 @@ bench_wire() {
   printf '  %-5s %12.0f %12.0f %8s\n' both "$all_wire" "$all_tensors" "$(ratio "$all_wire" "$all_tensors")"
 }
 
+bench_dashboard() {
+  heading "dashboard: a job of 100 sites over 200 rounds: the API while it trains, the page in Chromium"
+  local minutes=${MINUTES:-2} chromium="" server
+  chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
+  if ! command -v node >/dev/null || [[ -z $chromium || ! -d server/dashboard/node_modules/playwright-core ]]; then
+    skip "the page: Node, its packages (npm ci in server/dashboard) or Chromium are missing"
+    "$build/bench/http_bench" 100 200 20
+    return
+  fi
+  "$build/bench/http_bench" 100 200 20 $((60 * minutes + 60)) >"$scratch/api" 2>&1 &
+  server=$!
+  until grep -q '^TRIBUTARY_URL=' "$scratch/api"; do
+    kill -0 "$server" 2>/dev/null || { cat "$scratch/api" >&2; return 1; }
+    sleep 1
+  done
+  grep -v '^TRIBUTARY_URL=' "$scratch/api"
+  env $(grep '^TRIBUTARY_URL=' "$scratch/api") CHROMIUM="$chromium" TRIBUTARY_MINUTES="$minutes" node tests/browser/measure.mjs
+  kill "$server"
+}
+
 printf '%s, %s processors, load %s\n' "$(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo)" "$(nproc)" \
   "$(cut -d' ' -f1-3 /proc/loadavg)"
-sections=(step dp-overhead refactorize accountant memory wire)
+sections=(step dp-overhead refactorize accountant memory wire dashboard)
 if [[ -n $only && " ${sections[*]} " != *" $only "* ]]; then
   echo "there is no benchmark \"$only\"; there are: ${sections[*]}" >&2
   exit 2
