@@ -387,7 +387,7 @@ void add_privacy_ledger_commands(CLI::App& privacy, Exit& exit) {
       "verify",
       "Recompute a ledger from its file alone: every hash, signature, number, decision of a cap and epsilon; or a\n"
       "statement that was made from one. Exit code 1 names the first bad entry");
-  verify_command->add_option("ledger", verify->path, "A site's directory, its ledger file, or a statement.json")
+  verify_command->add_option("path", verify->path, "A site's directory, its ledger file, or a statement.json")
       ->required()
       ->type_name("PATH");
   verify_command

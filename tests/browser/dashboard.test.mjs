@@ -105,7 +105,7 @@ test('a site that reaches its cap is seen to decline, with its reason', () =>
     await page.getByText('Private, budget used up').waitFor();
     const row = page.locator('tr.declined').first();
     await row.waitFor();
-    assert.match(await row.innerText(), /over the site's cap/);
+    assert.match(await row.innerText(), /does not cover another round/);
     assert.ok((await figure(page, 'spent')) <= (await figure(page, 'cap')));
     await screenshot(page, 'budget-declined-desktop-light');
   }));
