@@ -68,11 +68,14 @@ std::string accuracy_text(const json::object& report) {
 
 std::vector<std::string> job_lines(const json::value& value) {
   const json::object& report = value.as_object();
+  const json::value* result = report.if_contains("result");
+  const bool is_averaged = result && result->is_object() && result->as_object().contains("accuracy_average");
   const auto done = integer_of(report, "rounds_done"), total = integer_of(report, "rounds_total");
   std::vector<std::string> lines;
   lines.push_back(bold(text_of(report, "name")) + "  " +
                   bar(total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 0.0, 24) + " round " +
-                  std::to_string(done) + "/" + std::to_string(total) + "  accuracy " + accuracy_text(report) + "  " +
+                  std::to_string(done) + "/" + std::to_string(total) +
+                  (is_averaged ? "  average's accuracy " : "  accuracy ") + accuracy_text(report) + "  " +
                   format_duration(number_of(report, "seconds")) + "  " + text_of(report, "state"));
   if (const json::value* waiting = report.if_contains("waiting"); waiting && waiting->is_object()) {
     const json::object& wait = waiting->as_object();

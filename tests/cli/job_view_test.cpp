@@ -34,7 +34,7 @@ TEST(JobLines, ShowTheJobAndALineForEverySite) {
   ASSERT_THAT(lines, SizeIs(3));
   EXPECT_THAT(lines[0], HasSubstr("domains"));
   EXPECT_THAT(lines[0], HasSubstr("round 2/20"));
-  EXPECT_THAT(lines[0], HasSubstr("accuracy 62.5 %"));
+  EXPECT_THAT(lines[0], HasSubstr("average's accuracy 62.5 %"));
   EXPECT_THAT(lines[0], HasSubstr("1 min 11 s"));
   EXPECT_THAT(lines[0], HasSubstr("collecting"));
   EXPECT_THAT(lines[1], HasSubstr("north"));
