@@ -113,6 +113,7 @@ class Simulation(Federation):
         self.check_hardening()
         self.check_identities()
         self.check_network()
+        self.check_page()
         self.wait_for_the_end(400)
         self.check_charges()
         self.assertTrue(all(container.starts == 1 for container in self.engine.everybody()), self.engine.describe())
@@ -166,6 +167,24 @@ class Simulation(Federation):
         for name in ("invite", "job"):
             container = self.engine.containers[name][0]
             self.assertEqual(container.addresses, {}, f"{name} needs the aggregator's socket, and no network")
+
+    def check_page(self):
+        """What Prometheus and a browser do: TLS by the federation's CA, a viewer's token for what is not the page."""
+        federation = "/var/lib/tributary/federation"
+        made = self.aggregator.execute("trib", "token", "create", "test", "--json", "--server", federation)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        token = json.loads(made.stdout)["token"]
+
+        def get(path, *options):
+            return run("ip", "netns", "exec", self.aggregator.namespace, "curl", "-sS", "--cacert",
+                       self.volume("federation") + "/federation/ca/ca.pem", "--resolve", "aggregator:7480:127.0.0.1",
+                       *options, "https://aggregator:7480" + path).stdout
+
+        self.assertIn("<title>", get("/"))
+        self.assertIn("error", get("/metrics"))
+        metrics = get("/metrics", "-H", "Authorization: Bearer " + token)
+        self.assertIn("tributary_sites{", metrics)
+        self.assertIn('tributary_certificate_days_left{role="site",name="', metrics)
 
     def check_later_clients_are_told(self):
         late = compose.load(os.path.join(SOURCE, "docker-compose.yml"), {}, ["sim"])["services"]["invite"]
