@@ -214,7 +214,7 @@ Result<StepReport> PrivacySession::dp_sgd_step(std::span<const Replica<Record>> 
   }
   const std::size_t share = std::max<std::size_t>(1, (sample.size() + count - 1) / count);
   const auto micro_batch = std::min(
-      count > 1 ? share : sample.size() + 1,
+      share,
       std::min(static_cast<std::size_t>(std::max<std::int64_t>(1, functions.micro_batch)), largest_micro_batch()));
   std::vector<double> losses(sample.size() / micro_batch + 1, 0.0);  // of each micro-batch, added up in their order
   std::vector<std::exception_ptr> failures(count);
