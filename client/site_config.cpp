@@ -101,6 +101,7 @@ Result<SiteConfig> read_site_config(const std::filesystem::path& path) {
     reader.fail("servers", "must name at least one aggregator as \"host:port\"");
   }
   config.device = reader.text("device", config.device);
+  config.retry_on_cpu = reader.boolean("compute.retry_on_cpu", config.retry_on_cpu);
   for (const std::string& models : reader.texts("models", std::vector<std::string>{})) {
     config.models.push_back(directory / models);
   }
@@ -143,9 +144,12 @@ std::string render_site_config(const SiteConfig& config) {
       "# One site of a Tributary federation. Only what stands here decides what a job may do at this site.\n"
       "site = {}\n"
       "servers = {}  # tried in turn\n"
-      "device = {}  # \"auto\", \"cpu\", \"cuda\", \"cuda:1\"\n"
-      "models = {}  # directories with base models; a job names its model by SHA-256\n",
-      toml_string(config.site), toml_list(config.servers), toml_string(config.device), toml_list(models));
+      "device = {}  # \"auto\", \"cpu\", \"cuda\", \"cuda:1\", \"cuda:0,1\", \"cuda:all\"\n"
+      "models = {}  # directories with base models; a job names its model by SHA-256\n"
+      "\n[compute]\n"
+      "retry_on_cpu = {}  # whether a round whose GPU fails is trained again on the CPU, under a second charge\n",
+      toml_string(config.site), toml_list(config.servers), toml_string(config.device), toml_list(models),
+      config.retry_on_cpu);
   for (const auto& [name, policy] : config.data_sets) {
     text += fmt::format(
         "\n[dataset.{}]\n"
