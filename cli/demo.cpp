@@ -32,7 +32,7 @@ using tributary::proto::AdminRequest;
 constexpr std::string_view comparison_set = "without-privacy";
 
 struct DemoOptions {
-  std::string job = "experiments/demo/clinc.toml", models = "base", directory = "demo-run";
+  std::string job = "experiments/demo/clinc.toml", models = "base", directory = "demo-run", device = "auto";
   std::vector<std::string> overrides;
   std::int64_t sites = 3;
   bool private_only = false, json = false;
@@ -114,6 +114,7 @@ class Demo {
     init.directory = root_ / "aggregator";
     init.federation = "demo";
     init.listen = "127.0.0.1:" + std::to_string(port);
+    init.device = options_.device;
     init.host_names = {"localhost", "127.0.0.1"};
     init.model_directories = {fs::absolute(options_.models)};
     init.data_directory = fs::absolute(options_.job).parent_path();  // what the job file's paths are relative to
@@ -150,8 +151,8 @@ class Demo {
       std::snprintf(cap, sizeof cap, "%g", spec_.privacy.epsilon);
       TRIB_TRY(run_program({(programs_ / "trib-client").string(), "join", std::string(invite.at("token").as_string()),
                             "--dir", site_directory(site).string(), "--data", data.file.string(), "--data-set",
-                            spec_.data_set, "--records", std::to_string(data.records), "--epsilon-cap", cap, "--models",
-                            fs::absolute(options_.models).string()}));
+                            spec_.data_set, "--records", std::to_string(data.records), "--epsilon-cap", cap, "--device",
+                            options_.device, "--models", fs::absolute(options_.models).string()}));
       TRIB_TRY(allow_comparison(site));
       TRIB_ASSIGN(ChildProcess process, ChildProcess::start({(programs_ / "trib-client").string(), "run", "--dir",
                                                              site_directory(site).string()},
@@ -337,6 +338,7 @@ void add_demo_command(CLI::App& app, Exit& exit) {
       ->capture_default_str();
   command->add_option("--sites", options->sites, "Number of sites")->check(CLI::Range(1, 64))->capture_default_str();
   command->add_option("--models", options->models, "Directory with base models")->capture_default_str();
+  command->add_option("--device", options->device, "Of every daemon: auto, cpu, cuda, cuda:N")->capture_default_str();
   command->add_option("--dir", options->directory, "Where everything of the demo goes; replaced if a demo made it")
       ->capture_default_str();
   command->add_option("--set", options->overrides, "Override a key of the job file")->type_name("SECTION.KEY=VALUE");

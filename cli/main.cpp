@@ -55,6 +55,7 @@ int main(int argc, char** argv) {
     trib::cli::add_job_commands(app, exit);
     trib::cli::add_privacy_commands(app, exit);
     trib::cli::add_model_commands(app, exit);
+    trib::cli::add_bench_commands(app, exit);
     trib::cli::add_completion_command(app);
     app.parse(argc, argv);
   } catch (const CLI::RequiredError& error) {

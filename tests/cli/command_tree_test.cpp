@@ -17,6 +17,7 @@ class CommandTree : public testing::Test {
     add_job_commands(app_, exit_);
     add_privacy_commands(app_, exit_);
     add_model_commands(app_, exit_);
+    add_bench_commands(app_, exit_);
     add_completion_command(app_);
   }
 
