@@ -147,12 +147,14 @@ class Demo {
       request.mutable_create_invite()->set_valid_minutes(10);
       TRIB_ASSIGN(const json::value invite, admin_->request(request));
       const auto& data = site_data_[site];
-      char cap[32];
+      char cap[32], delta[32];
       std::snprintf(cap, sizeof cap, "%g", spec_.privacy.epsilon);
+      // Left to itself, a large site chooses a smaller delta, at which the job costs more than its epsilon.
+      std::snprintf(delta, sizeof delta, "%g", spec_.privacy.delta);
       TRIB_TRY(run_program({(programs_ / "trib-client").string(), "join", std::string(invite.at("token").as_string()),
                             "--dir", site_directory(site).string(), "--data", data.file.string(), "--data-set",
-                            spec_.data_set, "--records", std::to_string(data.records), "--epsilon-cap", cap, "--device",
-                            options_.device, "--models", fs::absolute(options_.models).string()}));
+                            spec_.data_set, "--records", std::to_string(data.records), "--epsilon-cap", cap, "--delta",
+                            delta, "--device", options_.device, "--models", fs::absolute(options_.models).string()}));
       TRIB_TRY(allow_comparison(site));
       TRIB_ASSIGN(ChildProcess process, ChildProcess::start({(programs_ / "trib-client").string(), "run", "--dir",
                                                              site_directory(site).string()},

@@ -53,7 +53,7 @@ federation() {
     "$prefix/bin/trib-client" status --dir "$site" --json >"$out/status"
     spent=$(number "$out/status" epsilon_spent) cap=$(number "$out/status" epsilon_budget)
     awk -v s="$spent" -v c="$cap" 'BEGIN { exit !(s > 0 && s <= c) }' || fail "$name: $site spent $spent of $cap"
-    largest=$(awk -v a="$largest" -v b="$spent" 'BEGIN { print a > b ? a : b }')
+    largest=$(awk -v a="$largest" -v b="$spent" 'BEGIN { print (a > b ? a : b) }')
   done
   local accuracy average again
   accuracy=$(number "$out/$name.json" accuracy) average=$(number "$out/$name.json" accuracy_average)
