@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <deque>
+#include <new>
 
 #include "common/files.h"
 #include "common/random.h"
@@ -99,10 +100,8 @@ double frozen_operations(const models::RobertaConfig& roberta, double tokens, do
   return a_token * tokens + 2.0 * one_token * records;
 }
 
-// Operations a second of a large product in the type of the model's frozen ones: what no step passes.
-double product_limit(kernels::Device& device, DType compute) {
-  const bool is_cpu = device.kind() == kernels::DeviceKind::cpu;
-  const std::int64_t rows = is_cpu ? 4096 : 8192, size = is_cpu ? 1024 : 8192;
+// Operations a second of a product of (rows, size) with (size, size) in the type of the model's frozen ones.
+double product_rate(kernels::Device& device, DType compute, std::int64_t rows, std::int64_t size) {
   const auto stream = device.make_stream();
   ChaCha20Random random(RandomKey::from_seed(2));
   const auto random_tensor = [&](Shape shape) {
@@ -118,7 +117,7 @@ double product_limit(kernels::Device& device, DType compute) {
     x = narrow;
   }
   const kernels::Tensor y(device, kernels::activation_types(device, compute).products, {rows, size});
-  const int products = is_cpu ? 2 : 10;
+  const int products = device.kind() == kernels::DeviceKind::cpu ? 2 : 10;
   std::vector<double> seconds;
   double total = 0.0;
   for (int run = 0; run < 4 || total < 0.2; ++run) {
@@ -131,6 +130,19 @@ double product_limit(kernels::Device& device, DType compute) {
     total += took;
   }
   return 2.0 * static_cast<double>(rows) * static_cast<double>(size) * static_cast<double>(size) / median(seconds);
+}
+
+// What no step passes: the rate of a product that is large for the device, and smaller where its memory is short.
+double product_limit(kernels::Device& device, DType compute) {
+  if (device.kind() == kernels::DeviceKind::cpu) return product_rate(device, compute, 4096, 1024);
+  for (std::int64_t size = 8192;; size /= 2) {
+    try {
+      return product_rate(device, compute, size, size);
+    } catch (const std::bad_alloc&) {
+      if (size <= 1024) throw;
+      device.trim();
+    }
+  }
 }
 
 // A session of so many steps that each take the whole batch. Its ledger is this process's own and forgotten with it.
@@ -203,11 +215,8 @@ struct ScratchDirectory {
   std::filesystem::path path;
 };
 
-}  // namespace
-
-Result<TrainingBenchmark> benchmark_training(const BenchmarkRequest& request, Progress& progress) {
-  TRIB_ASSIGN(const JobSpec job, job_of(request));
-  TRIB_ASSIGN(const Config config, config_of(job));
+// Everything but the product's rate, with the model gone again at the end.
+Result<TrainingBenchmark> time_steps(const BenchmarkRequest& request, const Config& config, Progress& progress) {
   ScratchDirectory scratch;
   std::filesystem::path base = request.base;
   if (base.empty()) {
@@ -287,11 +296,33 @@ Result<TrainingBenchmark> benchmark_training(const BenchmarkRequest& request, Pr
     ::getrusage(RUSAGE_SELF, &usage);
     result.peak_memory = static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
   }
-  // Last, so that its matrices are in no peak. bfloat16 is what every precision but fp32 multiplies activations in.
-  const DType compute = config.classifier.precision == models::Precision::fp32 ? DType::f32 : DType::bf16;
-  bench.trim();
-  for (kernels::Device* device : request.devices) result.product_limit += product_limit(*device, compute);
   return result;
+}
+
+}  // namespace
+
+Result<TrainingBenchmark> benchmark_training(const BenchmarkRequest& request, Progress& progress) {
+  TRIB_ASSIGN(const JobSpec job, job_of(request));
+  TRIB_ASSIGN(const Config config, config_of(job));
+  try {
+    TRIB_ASSIGN(TrainingBenchmark result, time_steps(request, config, progress));
+    // Beside nothing else, so that its matrices are in no peak and have room. bfloat16 is what every precision but fp32
+    // keeps its activations in.
+    const DType compute = config.classifier.precision == models::Precision::fp32 ? DType::f32 : DType::bf16;
+    for (kernels::Device* device : request.devices) {
+      device->trim();
+      result.product_limit += product_limit(*device, compute);
+    }
+    return result;
+  } catch (const FatalError& failure) {
+    return failure.error();
+  } catch (const std::bad_alloc&) {
+    return Error{
+        Errc::unavailable,
+        fmt::format("{} has no memory for this model, not even with one record at once: measure a smaller model "
+                    "or shorter records, or free memory that other processes hold",
+                    kernels::describe(request.devices))};
+  }
 }
 
 }  // namespace trib::tasks::lora_text

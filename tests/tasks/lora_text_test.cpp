@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cmath>
 #include <functional>
+#include <new>
 #include <set>
 
 #include "common/clock.h"
@@ -416,6 +417,22 @@ TEST_F(LoraTextTest, TwoDevicesGiveWhatOneDoes) {
   }
   EXPECT_GT(norm, 0.0);
   EXPECT_LT(std::sqrt(difference / norm), 1e-5);
+}
+
+TEST_F(LoraTextTest, SaysThatADeviceHasNoMemoryForTheModelToMeasure) {
+  class FullDevice final : public kernels::ForwardingDevice {
+   public:
+    FullDevice() : ForwardingDevice("cuda:0") {}
+    void* allocate(std::size_t) override { throw std::bad_alloc(); }
+  } device;
+  BenchmarkRequest request;
+  request.base = models_directory / "roberta-mini-imdb";
+  request.lengths = {8};
+  request.devices = {&device};
+  const auto measured = definition().benchmark(request, progress_);
+  ASSERT_FALSE(measured);
+  EXPECT_EQ(measured.error().code, Errc::unavailable);
+  EXPECT_THAT(measured.error().message, HasSubstr("cuda:0 has no memory for this model"));
 }
 
 TEST_F(LoraTextTest, MeasuresATrainingStepOfAModelWithRandomOrRealWeights) {
