@@ -39,8 +39,11 @@ class HostCollective final : public Collective {
           case DType::f32:
             add<float>(sum, part);
             break;
+          case DType::f64:
+            add<double>(sum, part);
+            break;
           default:
-            throw std::invalid_argument("Collective: takes int64 and float32");
+            throw std::invalid_argument("Collective: takes int64, float32 and float64");
         }
       }
       tensors[0][i].copy_from_host(*streams_[0], sum);

@@ -11,9 +11,9 @@
 namespace trib::kernels {
 
 // Joins one stream on each of several devices. tensors[d] are device d's, the same number, types and shapes on each;
-// int64 and float32. Calls are ordered after what was submitted to the streams before, and what is submitted later
-// comes after them. Integers are added exactly, so in any order; floats in an order that is the same from run to run.
-// Where a device fails: FatalError with Errc::unavailable.
+// int64, float32 and float64. Calls are ordered after what was submitted to the streams before, and what is submitted
+// later comes after them. Integers are added exactly, so in any order; floats in an order that is the same from run to
+// run. Where a device fails: FatalError with Errc::unavailable.
 class Collective {
  public:
   virtual ~Collective() = default;

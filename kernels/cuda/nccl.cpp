@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <nccl.h>
 
+#include <stdexcept>
 #include <string>
 
 #include "kernels/cuda/cuda_device.h"
@@ -54,8 +55,16 @@ const Result<Nccl>& loaded() {
 }
 
 ncclDataType_t type_of(const Tensor& tensor) {
-  detail::require(tensor.dtype() == DType::i64 || tensor.dtype() == DType::f32, "Collective: takes int64 and float32");
-  return tensor.dtype() == DType::i64 ? ncclInt64 : ncclFloat32;
+  switch (tensor.dtype()) {
+    case DType::i64:
+      return ncclInt64;
+    case DType::f32:
+      return ncclFloat32;
+    case DType::f64:
+      return ncclFloat64;
+    default:
+      throw std::invalid_argument("Collective: takes int64, float32 and float64");
+  }
 }
 
 class NcclCollective final : public Collective {

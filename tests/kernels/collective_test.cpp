@@ -43,6 +43,9 @@ Tensor integers(Stream& stream, std::vector<std::int64_t> values) {
 Tensor floats(Stream& stream, std::vector<float> values) {
   return Tensor::from_host(stream, std::span<const float>(values));
 }
+Tensor doubles(Stream& stream, double value) {
+  return Tensor::from_host(stream, std::span<const double>(&value, 1));
+}
 std::vector<std::int64_t> integers(Stream& stream, const Tensor& tensor) {
   const HostTensor host = tensor.to_host(stream);
   return {host.as<std::int64_t>().begin(), host.as<std::int64_t>().end()};
@@ -58,7 +61,8 @@ void check_sums(Collective& collective, const std::vector<Stream*>& streams) {
   for (std::size_t d = 0; d < streams.size(); ++d) {
     const auto number = static_cast<std::int64_t>(d);
     tensors.push_back({integers(*streams[d], {number == 0 ? large : number, -5 * number, 7}),
-                       floats(*streams[d], {0.5f * static_cast<float>(d), 1.0f})});
+                       floats(*streams[d], {0.5f * static_cast<float>(d), 1.0f}),
+                       doubles(*streams[d], 1.0 + 0x1p-40 * static_cast<double>(d))});
   }
   collective.add_to_first(tensors);
   const auto n = static_cast<std::int64_t>(streams.size());
@@ -67,6 +71,8 @@ void check_sums(Collective& collective, const std::vector<Stream*>& streams) {
   EXPECT_EQ(integers(*streams[0], tensors[0][0]), sums);
   const std::vector<float> float_sums = {0.5f * static_cast<float>(triangle), static_cast<float>(n)};
   EXPECT_EQ(floats(*streams[0], tensors[0][1]), float_sums);
+  EXPECT_EQ(tensors[0][2].to_host(*streams[0]).as<double>()[0],
+            static_cast<double>(n) + 0x1p-40 * static_cast<double>(triangle));
   collective.copy_from_first(tensors);
   for (std::size_t d = 0; d < streams.size(); ++d) {
     EXPECT_EQ(integers(*streams[d], tensors[d][0]), sums) << d;
