@@ -45,6 +45,7 @@ void add_federation_commands(CLI::App& app, Exit& exit);  // init, invite, revok
 void add_token_commands(CLI::App& app, Exit& exit);       // token {create, list, revoke}
 void add_job_commands(CLI::App& app, Exit& exit);         // job {submit, list, show, watch, cancel}
 void add_simulate_command(CLI::App& app, Exit& exit);
+void add_bench_commands(CLI::App& app, Exit& exit);                 // bench {train}
 void add_privacy_commands(CLI::App& app, Exit& exit);               // privacy {…}, whose parts are, with its parser:
 void add_privacy_planning_commands(CLI::App& privacy, Exit& exit);  // privacy {plan, epsilon, sigma}
 void add_privacy_ledger_commands(CLI::App& privacy, Exit& exit);    // privacy {report, statement, verify, export}

@@ -32,7 +32,7 @@ using tributary::proto::AdminRequest;
 constexpr std::string_view comparison_set = "without-privacy";
 
 struct DemoOptions {
-  std::string job = "experiments/demo/clinc.toml", models = "base", directory = "demo-run";
+  std::string job = "experiments/demo/clinc.toml", models = "base", directory = "demo-run", device = "auto";
   std::vector<std::string> overrides;
   std::int64_t sites = 3;
   bool private_only = false, json = false;
@@ -119,6 +119,7 @@ class Demo {
       TRIB_ASSIGN(http_port, free_loopback_port());
     }
     init.http = "127.0.0.1:" + std::to_string(http_port);
+    init.device = options_.device;
     init.host_names = {"localhost", "127.0.0.1"};
     init.model_directories = {fs::absolute(options_.models)};
     init.data_directory = fs::absolute(options_.job).parent_path();  // what the job file's paths are relative to
@@ -161,12 +162,14 @@ class Demo {
       request.mutable_create_invite()->set_valid_minutes(10);
       TRIB_ASSIGN(const json::value invite, admin_->request(request));
       const auto& data = site_data_[site];
-      char cap[32];
+      char cap[32], delta[32];
       std::snprintf(cap, sizeof cap, "%g", spec_.privacy.epsilon);
+      // Left to itself, a large site chooses a smaller delta, at which the job costs more than its epsilon.
+      std::snprintf(delta, sizeof delta, "%g", spec_.privacy.delta);
       TRIB_TRY(run_program({(programs_ / "trib-client").string(), "join", std::string(invite.at("token").as_string()),
                             "--dir", site_directory(site).string(), "--data", data.file.string(), "--data-set",
-                            spec_.data_set, "--records", std::to_string(data.records), "--epsilon-cap", cap, "--models",
-                            fs::absolute(options_.models).string()}));
+                            spec_.data_set, "--records", std::to_string(data.records), "--epsilon-cap", cap, "--delta",
+                            delta, "--device", options_.device, "--models", fs::absolute(options_.models).string()}));
       TRIB_TRY(allow_comparison(site));
       TRIB_ASSIGN(ChildProcess process, ChildProcess::start({(programs_ / "trib-client").string(), "run", "--dir",
                                                              site_directory(site).string()},
@@ -352,6 +355,7 @@ void add_demo_command(CLI::App& app, Exit& exit) {
       ->capture_default_str();
   command->add_option("--sites", options->sites, "Number of sites")->check(CLI::Range(1, 64))->capture_default_str();
   command->add_option("--models", options->models, "Directory with base models")->capture_default_str();
+  command->add_option("--device", options->device, "Of every daemon: auto, cpu, cuda, cuda:N")->capture_default_str();
   command->add_option("--dir", options->directory, "Where everything of the demo goes; replaced if a demo made it")
       ->capture_default_str();
   command->add_option("--set", options->overrides, "Override a key of the job file")->type_name("SECTION.KEY=VALUE");

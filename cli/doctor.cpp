@@ -88,11 +88,12 @@ class Examination {
   }
 
   void check_device(const std::string& name) {
-    const auto device = kernels::open_device(name);
-    if (!device) return fail("device", device.error(), "mend the driver, or set device = \"cpu\" or \"auto\"");
-    if (const Status works = (*device)->check(); !works)
-      return fail("device", works.error(), "restart the process or the machine; device = \"cpu\" goes on without it");
-    add("device", Health::ok, (*device)->name());
+    const auto devices = kernels::open_devices(name);
+    if (!devices) return fail("device", devices.error(), "mend the driver, or set device = \"cpu\" or \"auto\"");
+    for (kernels::Device* const device : *devices)
+      if (const Status works = device->check(); !works)
+        return fail("device", works.error(), "restart the process or the machine; device = \"cpu\" goes on without it");
+    add("device", Health::ok, kernels::describe(*devices));
   }
 
   void check_models(const std::vector<fs::path>& directories) {

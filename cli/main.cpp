@@ -62,6 +62,7 @@ int main(int argc, char** argv) {
     trib::cli::add_status_command(app, exit);
     trib::cli::add_doctor_command(app, exit);
     trib::cli::add_data_commands(app, exit);
+    trib::cli::add_bench_commands(app, exit);
     trib::cli::add_completion_command(app);
     app.parse(argc, argv);
   } catch (const CLI::RequiredError& error) {

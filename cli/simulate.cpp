@@ -322,7 +322,8 @@ Result<std::string> run_simulation(const SimulationOptions& options) {
   TRIB_ASSIGN(const tasks::JobSpec spec, read_simulated_job(options));
   const auto seed = options.seed ? options.seed : (spec.seed != 0 ? std::optional(spec.seed) : std::nullopt);
   TRIB_ASSIGN(const tasks::TaskDefinition* task, tasks::find_task(spec.task));
-  TRIB_ASSIGN(kernels::Device * device, kernels::open_device(options.device));
+  TRIB_ASSIGN(const std::vector<kernels::Device*> devices, kernels::open_devices(options.device));
+  kernels::Device* const device = devices.front();
   TRIB_ASSIGN(const WorkDirectory work, WorkDirectory::create(options.work_directory));
   const fs::path data_directory = fs::absolute(options.job_file).parent_path();
 
@@ -336,7 +337,7 @@ Result<std::string> run_simulation(const SimulationOptions& options) {
   SimulationClock clock;
   ChaCha20Random engine_random(key_of(seed, engine_stream));
   client::Site common;
-  common.device = device;
+  common.devices = devices;
   common.model_directories = options.model_directories;
   common.shared = shared;
   common.clock = &clock;

@@ -43,7 +43,7 @@ struct SimulationOptions {
   // nothing is private. Without one here and with job.seed = 0, sampling and noise come from the operating system.
   std::optional<std::uint64_t> seed;
   int threads = 0;              // 0: TRIBUTARY_THREADS, or all processors
-  std::string device = "auto";  // as kernels::open_device() has it
+  std::string device = "auto";  // as kernels::open_devices() has it
   std::vector<std::filesystem::path> model_directories;
   std::filesystem::path work_directory;    // must be empty or absent, and stays; none: a temporary one
   std::filesystem::path export_directory;  // where the model goes at the end; none: nowhere

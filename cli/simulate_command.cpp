@@ -85,7 +85,8 @@ void add_simulate_command(CLI::App& app, Exit& exit) {
   command->add_option("--models", simulation.model_directories, "Directories with base models")->capture_default_str();
   command->add_option("--threads", simulation.threads, "Threads of the CPU device [all processors]")
       ->check(CLI::Range(1, 1024));
-  command->add_option("--device", simulation.device, "auto, cpu, cuda, cuda:N")->capture_default_str();
+  command->add_option("--device", simulation.device, "auto, cpu, cuda, cuda:N, or several GPUs: cuda:0,1, cuda:all")
+      ->capture_default_str();
   command->add_option("--work-dir", simulation.work_directory, "Keep the sites' ledgers and the states here")
       ->type_name("DIR");
   command->add_option("--export", simulation.export_directory, "Write the model here at the end, as a PEFT adapter")

@@ -80,7 +80,7 @@ class Daemon final : public SessionHost {
     proto::Hello hello;
     hello.set_protocol_version(protocol_version);
     hello.set_software_version(TRIBUTARY_VERSION);
-    hello.set_device(site_.device->name());
+    hello.set_device(kernels::describe(site_.devices));
     const privacy::LedgerHead head = site_.ledger->head();
     hello.mutable_ledger_head()->set_count(head.count);
     hello.mutable_ledger_head()->set_hash(head.hash.data(), head.hash.size());
@@ -255,6 +255,7 @@ class Daemon final : public SessionHost {
   SiteStatus status() const {
     SiteStatus status;
     status.site = identity_.site();
+    status.device = kernels::describe(site_.devices);
     status.process = ::getpid();
     status.time = clock_.wall_now();
     status.certificate_expires = identity_.certificate.not_after();
@@ -315,12 +316,13 @@ Status run_daemon(const SiteConfig& config, const DaemonOptions& options, const 
   TRIB_ASSIGN(const auto data_versions, DataVersions::open(directory.data_secret()));
   TRIB_ASSIGN(const std::unique_ptr<Outbox> outbox, Outbox::open(directory.outbox(), config.outbox_bytes));
   TRIB_TRY(outbox->remove_older_than(std::filesystem::file_time_type::clock::now() - config.outbox_keep));
-  TRIB_ASSIGN(kernels::Device* const device, kernels::open_device(config.device));
+  TRIB_ASSIGN(std::vector<kernels::Device*> devices, kernels::open_devices(config.device));
 
   set_log_client(config.site);
   Site site;
   site.name = config.site;
-  site.device = device;
+  site.devices = std::move(devices);
+  site.retry_on_cpu = config.retry_on_cpu;
   site.model_directories = config.models;
   site.shared = std::make_shared<tasks::SharedResources>();
   site.data_sets = config.data_sets;
@@ -331,8 +333,8 @@ Status run_daemon(const SiteConfig& config, const DaemonOptions& options, const 
   site.outbox = outbox.get();
   site.clock = &clock;
   site.find_task = &tasks::find_task;
-  spdlog::info("site '{}' on {}; {} entries in the ledger, {} contributions in the outbox", site.name, device->name(),
-               site.ledger->head().count, outbox->list().size());
+  spdlog::info("site '{}' on {}; {} entries in the ledger, {} contributions in the outbox", site.name,
+               kernels::describe(site.devices), site.ledger->head().count, outbox->list().size());
   return Daemon(config, options, clock, site, std::move(identity)).run();
 }
 

@@ -58,11 +58,18 @@ Refusal refusal_of_data(const std::string& data_set, const Error& error) {
   return refusal;
 }
 
+constexpr std::string_view retry_suffix = ":cpu-retry";
+
 std::string spent_reason(std::int64_t round) {
   return fmt::format(
       "round {} is spent: it was charged to the ledger and its contribution is not in the outbox (a crash or an "
       "error came between); it is not trained again on the same charge",
       round);
+}
+
+// What a device says of itself has nothing of records in it.
+Refusal refusal_of_device(std::int64_t round, const Error& error) {
+  return refusal_of_round(fmt::format("training round {} failed: {}; its charge stays", round, error.message));
 }
 
 std::string over_budget_reason(std::string_view data_set, double spent, double after, const privacy::Budget& budget) {
@@ -98,6 +105,29 @@ std::string known_data_sets(const Site& site) {
   return names + "'";
 }
 
+tasks::SiteContext context_of(const Site& site, const DataSetPolicy& policy, std::vector<kernels::Device*> devices) {
+  tasks::SiteContext context;
+  context.site = site.name;
+  context.devices = std::move(devices);
+  context.data_file = policy.file;
+  context.declared_records = policy.declared_records;
+  context.model_directories = site.model_directories;
+  context.shared = site.shared;
+  return context;
+}
+
+// Runs what computes. A device that is lost or has no memory left throws from deep inside it.
+template <typename Work>
+auto on_device(const Work& work) -> decltype(work()) {
+  try {
+    return work();
+  } catch (const FatalError& failure) {
+    return failure.error();
+  } catch (const std::bad_alloc&) {
+    return Error{Errc::unavailable, "the device has no memory left for it"};
+  }
+}
+
 // What a private charge must be before anything is spent on it.
 std::optional<Refusal> check_charge(const privacy::Charge& charge, const OfferedJob& job, const DataSetPolicy& policy) {
   if (charge.data_set != job.spec.data_set || charge.declared_records != policy.declared_records) {
@@ -129,6 +159,12 @@ std::optional<Refusal> check_charge(const privacy::Charge& charge, const Offered
 
 }  // namespace
 
+struct JobRunner::Attempt {
+  std::optional<privacy::Contribution> contribution = std::nullopt;
+  Refusal refusal = {};        // where there is none
+  bool device_failed = false;  // it failed for want of a device that computes
+};
+
 JobRunner::JobRunner(OfferedJob job, const Site& site, const DataSetPolicy& policy, privacy::Charge charge,
                      std::unique_ptr<tasks::ClientTask> task)
     : job_(std::move(job)), site_(site), policy_(policy), charge_(std::move(charge)), task_(std::move(task)) {}
@@ -155,14 +191,8 @@ JobRunner::Acceptance JobRunner::accept(OfferedJob job, const Site& site) {
     if (!checked) return refuse(refusal_of_data(policy->first, checked.error()));
     stamp = *checked;
   }
-  tasks::SiteContext context;
-  context.site = site.name;
-  context.device = site.device;
-  context.data_file = policy->second.file;
-  context.declared_records = policy->second.declared_records;
-  context.model_directories = site.model_directories;
-  context.shared = site.shared;
-  auto task = (*definition)->make_client(job.spec, context);
+  auto task =
+      on_device([&] { return (*definition)->make_client(job.spec, context_of(site, policy->second, site.devices)); });
   if (!task) {
     Refusal refusal = final_refusal(task.error().message);
     if (!may_leave_the_site(task.error().code)) {
@@ -235,6 +265,7 @@ Status JobRunner::set_constants(const TensorMap& constants) {
                                          to_hex(*job_.constants_digest)));
   }
   TRIB_TRY(task_->set_constants(constants));
+  if (site_.retry_on_cpu) constants_ = constants;
   has_constants_ = true;
   return {};
 }
@@ -267,8 +298,10 @@ std::optional<Refusal> JobRunner::check_round(std::int64_t round) const {
   if (site_.ledger->charged(job_.id, round, job_.spec.data_set)) return refusal_of_round(spent_reason(round));
   if (auto refusal = check_budget()) return refusal;
   // A round that a lost device could not train would cost its charge all the same.
-  if (site_.device != nullptr) {
-    if (const Status device = site_.device->check(); !device) return refusal_of_round(device.error().message);
+  if (const Status devices = check_devices(); !devices && !site_.retry_on_cpu) {
+    Refusal refusal = refusal_of_round(devices.error().message);
+    refusal.detail += "; start the client again once the device answers, or set compute.retry_on_cpu = true";
+    return refusal;
   }
   if (site_.outbox != nullptr) {
     // Before the charge: a full disk that is seen now costs nothing.
@@ -314,36 +347,27 @@ std::variant<OutboxEntry, Refusal> JobRunner::train(std::int64_t round, const Te
   privacy::Charge charge = charge_;
   charge.job = job_.id;
   charge.round = round;
-  auto session =
-      privacy::PrivacySession::open(*site_.ledger, charge, policy_.allow_non_private, site_.random_key(), *site_.clock);
-  if (!session) return refusal_of_session(session.error(), round);
-
-  // From here on the charge is spent, whatever happens.
-  TrainingProgress training_progress(progress);
-  auto contribution = [&]() -> Result<privacy::Contribution> {
-    // A device that is lost or has no memory left throws from deep inside a step.
-    try {
-      return task_->train(broadcast, {.job_id = job_.id, .round = round}, *session, training_progress);
-    } catch (const FatalError& failure) {
-      return failure.error();
-    } catch (const std::bad_alloc&) {
-      return Error{Errc::unavailable, "the device has no memory for even the smallest micro-batch"};
+  // A device that was lost since the last round has not cost this one anything yet.
+  if (const Status devices = check_devices(); !devices) {
+    spdlog::warn("job {}: {}; from round {} on it is trained on the CPU", job_.id, devices.error().message, round);
+    if (const Status moved = move_to_cpu(); !moved) {
+      Refusal refusal = refusal_of_round(devices.error().message + ", and the site cannot go on on its CPU");
+      refusal.detail = refusal.reason + ": " + moved.error().message;
+      return refusal;
     }
-  }();
-  if (!contribution) {
-    const Error& error = contribution.error();
-    Refusal refusal =
-        refusal_of_round(fmt::format("training round {} failed ({}); its charge stays", round, to_string(error.code)));
-    if (error.code == Errc::cancelled)
-      refusal.reason = fmt::format("round {} was stopped at the site; its charge stays", round);
-    refusal.detail = refusal.reason + ": " + error.message;
-    return refusal;
   }
+  TrainingProgress training_progress(progress);
+  Attempt made = attempt(charge, broadcast, training_progress);
+  if (made.device_failed && site_.retry_on_cpu && !on_cpu_) {
+    made = attempt_on_cpu(made.refusal, charge, broadcast, training_progress);
+  }
+  if (!made.contribution) return std::move(made.refusal);
+  const privacy::Contribution& contribution = *made.contribution;
   OutboxEntry entry{.job = job_.id,
                     .round = round,
-                    .weight = contribution->weight(),
-                    .is_private = contribution->is_private(),
-                    .tensors = contribution->tensors()};
+                    .weight = contribution.weight(),
+                    .is_private = contribution.is_private(),
+                    .tensors = contribution.tensors()};
   if (job_.spec.site_evaluation.enabled) {
     entry.tensors[tasks::evaluation_tensor] = evaluate(round, broadcast, training_progress);
   }
@@ -359,6 +383,80 @@ std::variant<OutboxEntry, Refusal> JobRunner::train(std::int64_t round, const Te
     }
   }
   return entry;
+}
+
+JobRunner::Attempt JobRunner::attempt(const privacy::Charge& charge, const TensorMap& broadcast,
+                                      tasks::Progress& progress) {
+  const std::int64_t round = charge.round;
+  auto session =
+      privacy::PrivacySession::open(*site_.ledger, charge, policy_.allow_non_private, site_.random_key(), *site_.clock);
+  if (!session) return {.refusal = refusal_of_session(session.error(), round)};
+
+  // From here on the charge is spent, whatever happens.
+  std::optional<Error> device_error;
+  auto contribution = [&]() -> Result<privacy::Contribution> {
+    // A device that is lost or has no memory left throws from deep inside a step.
+    try {
+      return task_->train(broadcast, {.job_id = job_.id, .round = round}, *session, progress);
+    } catch (const FatalError& failure) {
+      if (failure.error().code == Errc::unavailable) device_error = failure.error();
+      return failure.error();
+    } catch (const std::bad_alloc&) {
+      device_error = Error{Errc::unavailable, "the device has no memory for a single record"};
+      return *device_error;
+    }
+  }();
+  if (contribution) return {.contribution = std::move(*contribution)};
+  if (device_error) return {.refusal = refusal_of_device(round, *device_error), .device_failed = true};
+  const Error& error = contribution.error();
+  Refusal refusal =
+      refusal_of_round(fmt::format("training round {} failed ({}); its charge stays", round, to_string(error.code)));
+  if (error.code == Errc::cancelled)
+    refusal.reason = fmt::format("round {} was stopped at the site; its charge stays", round);
+  refusal.detail = refusal.reason + ": " + error.message;
+  return {.refusal = std::move(refusal)};
+}
+
+JobRunner::Attempt JobRunner::attempt_on_cpu(const Refusal& failure, const privacy::Charge& charge,
+                                             const TensorMap& broadcast, tasks::Progress& progress) {
+  const auto give_up = [&](const std::string& why) {
+    Refusal refusal = failure;
+    refusal.detail += "; it is not trained again on the CPU: " + why;
+    return Attempt{.refusal = std::move(refusal)};
+  };
+  if (progress.cancelled()) return give_up("the site was asked to stop");
+  if (const auto over = check_budget()) return give_up("a second charge is needed, and " + over->reason);
+  if (const Status moved = move_to_cpu(); !moved) return give_up(moved.error().message);
+  spdlog::warn("job {}: {}; it is trained again on the CPU, under a second charge", job_.id, failure.detail);
+  privacy::Charge second = charge;
+  second.job += retry_suffix;
+  return attempt(second, broadcast, progress);
+}
+
+Status JobRunner::move_to_cpu() {
+  TRIB_ASSIGN(const tasks::TaskDefinition* const definition, site_.find_task(job_.spec.task));
+  // The file is read again, and the budget is its old content's.
+  std::optional<FileStamp> stamp;
+  if (site_.data_versions != nullptr) {
+    TRIB_ASSIGN(stamp, site_.data_versions->check(*site_.ledger, job_.spec.data_set, policy_));
+  }
+  TRIB_ASSIGN(std::unique_ptr<tasks::ClientTask> task, on_device([&] {
+                return definition->make_client(job_.spec, context_of(site_, policy_, {&kernels::cpu_device()}));
+              }));
+  if (stamp) {
+    TRIB_ASSIGN(const FileStamp now, stamp_of(policy_.file));
+    if (now != *stamp) return Error{Errc::unavailable, "the data file changed while it was read"};
+  }
+  if (has_constants_) TRIB_TRY(task->set_constants(constants_));
+  task_ = std::move(task);
+  on_cpu_ = true;
+  return {};
+}
+
+Status JobRunner::check_devices() const {
+  if (on_cpu_) return {};
+  for (kernels::Device* device : site_.devices) TRIB_TRY(device->check());
+  return {};
 }
 
 HostTensor JobRunner::evaluate(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress) {
@@ -392,7 +490,7 @@ HostTensor JobRunner::evaluate(std::int64_t round, const TensorMap& broadcast, t
   auto session =
       privacy::PrivacySession::open(*site_.ledger, charge, policy_.allow_non_private, site_.random_key(), *site_.clock);
   if (!session) return leave_out(session.error());
-  auto counts = task_->evaluate(broadcast, *session, progress);
+  auto counts = on_device([&] { return task_->evaluate(broadcast, *session, progress); });
   if (!counts) return leave_out(counts.error());
   return counts->tensors().at(tasks::evaluation_tensor);
 }

@@ -9,7 +9,10 @@
 //   4. Where the job evaluates at sites and the site shares that, the round's evaluation comes after its training,
 //   under
 //      a charge of its own. It is left out, and is zeros in the contribution, rather than spend what later rounds need.
-//   5. What training made is durable in the outbox before anybody may send it. If that fails (a full disk) the round is
+//   5. A device that fails during training (a GPU that is lost, or that has no memory for a single record) costs the
+//   round its charge. Only where the site's configuration says so, the round is then trained again on the CPU, under a
+//   second charge of its own, and so are all later ones; otherwise they are declined while the device cannot be used.
+//   6. What training made is durable in the outbox before anybody may send it. If that fails (a full disk) the round is
 //      declined with the reason; the charge stays.
 // An entry leaves the outbox only when the aggregator says that the round is closed or the job has ended.
 #pragma once
@@ -50,7 +53,9 @@ struct DataSetPolicy {
 // A site as its jobs see it. All pointers outlive every JobRunner.
 struct Site {
   std::string name;
-  kernels::Device* device = nullptr;
+  std::vector<kernels::Device*> devices;  // that share a round's work; none in tests whose tasks compute nothing
+  // Whether a round whose device fails may be trained again on the CPU, under a second charge.
+  bool retry_on_cpu = false;
   std::vector<std::filesystem::path> model_directories;
   std::shared_ptr<tasks::SharedResources> shared;
   std::map<std::string, DataSetPolicy, std::less<>> data_sets;
@@ -143,6 +148,15 @@ class JobRunner {
   bool has_contributions() const;
   std::optional<Refusal> check_budget() const;
   std::variant<OutboxEntry, Refusal> train(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress);
+  // What the task made under `charge`, which is spent from here on.
+  struct Attempt;
+  Attempt attempt(const privacy::Charge& charge, const TensorMap& broadcast, tasks::Progress& progress);
+  Attempt attempt_on_cpu(const Refusal& failure, const privacy::Charge& charge, const TensorMap& broadcast,
+                         tasks::Progress& progress);
+  // Makes the task anew, on the CPU.
+  Status move_to_cpu();
+  // Ok, or which of the devices cannot be used any more, and why.
+  Status check_devices() const;
   // The round's evaluation on the site's own records: noised counts, or zeros where the round is not evaluated, the
   // site does not share, or its budget does not cover it beside the training that is to come.
   HostTensor evaluate(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress);
@@ -156,6 +170,8 @@ class JobRunner {
   std::optional<privacy::Charge> evaluation_charge_;  // of any evaluation; none: the site takes part in none
   std::unique_ptr<tasks::ClientTask> task_;
   std::atomic<bool> has_constants_{false};
+  TensorMap constants_;              // kept where the task may have to be made anew
+  std::atomic<bool> on_cpu_{false};  // moved there after a device failed
 };
 
 struct JobRunner::Acceptance {

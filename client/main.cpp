@@ -125,7 +125,8 @@ int main(int argc, char** argv) {
   join_command.add_option("--models", request.models, "Directories with base models");
   join_command.add_option("--data-set", request.data_set, "The data set's name, as jobs call it")
       ->capture_default_str();
-  join_command.add_option("--device", request.device, "auto, cpu, cuda, cuda:1")->capture_default_str();
+  join_command.add_option("--device", request.device, "auto, cpu, cuda, cuda:N, or several GPUs: cuda:0,1, cuda:all")
+      ->capture_default_str();
   join_command.add_flag("--allow-non-private", request.allow_non_private,
                         "Let jobs without differential privacy train on this data");
   add_directory(join_command);

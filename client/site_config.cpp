@@ -120,6 +120,7 @@ Result<SiteConfig> read_site_config(const std::filesystem::path& path) {
     reader.fail("servers", "must name at least one aggregator as \"host:port\"");
   }
   config.device = reader.text("device", config.device);
+  config.retry_on_cpu = reader.boolean("compute.retry_on_cpu", config.retry_on_cpu);
   for (const std::string& models : reader.texts("models", std::vector<std::string>{})) {
     config.models.push_back(directory / models);
   }
@@ -165,13 +166,15 @@ std::string render_site_config(const SiteConfig& config) {
       "# One site of a Tributary federation. Only what stands here decides what a job may do at this site.\n"
       "site = {}\n"
       "servers = {}  # tried in turn\n"
-      "device = {}  # \"auto\", \"cpu\", \"cuda\", \"cuda:1\"\n"
+      "device = {}  # \"auto\", \"cpu\", \"cuda\", \"cuda:1\", \"cuda:0,1\", \"cuda:all\"\n"
       "models = {}  # directories with base models; a job names its model by SHA-256\n"
       "# Whether the aggregator gets this site's privacy statement, signed with its key: what was spent, from public\n"
       "# parameters alone, and nothing of the records.\n"
-      "share_statement = {}\n",
+      "share_statement = {}\n"
+      "\n[compute]\n"
+      "retry_on_cpu = {}  # whether a round whose GPU fails is trained again on the CPU, under a second charge\n",
       toml_string(config.site), toml_list(config.servers), toml_string(config.device), toml_list(models),
-      config.share_statement);
+      config.share_statement, config.retry_on_cpu);
   if (config.metrics_listen) {
     text += fmt::format("\n[metrics]\nlisten = {}\n{}", toml_string(config.metrics_listen->to_string()),
                         is_loopback(*config.metrics_listen) ? "" : "allow_plain_text = true\n");

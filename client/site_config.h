@@ -36,7 +36,8 @@ struct SiteDirectory {
 struct SiteConfig {
   std::string site;                  // the name in its certificate
   std::vector<std::string> servers;  // "host:port", tried in turn
-  std::string device = "auto";
+  std::string device = "auto";       // as kernels::open_devices() has it
+  bool retry_on_cpu = false;         // train a round whose device failed again on the CPU, under a second charge
   std::vector<std::filesystem::path> models;  // searched for base models by SHA-256
   std::map<std::string, DataSetPolicy, std::less<>> data_sets;
 

@@ -81,6 +81,7 @@ std::string SiteStatus::to_json() const {
   json::array job_list;
   for (const auto& [id, job] : jobs) job_list.push_back(to_object(job, id));
   json::object object{{"site", site},
+                      {"device", device},
                       {"process", process},
                       {"time", to_iso8601(time)},
                       {"connection", std::move(link)},
@@ -216,6 +217,7 @@ Result<std::string> describe_site(const SiteDirectory& directory, bool as_json) 
     return value != nullptr && value->is_string() ? std::string(value->get_string()) : std::string();
   };
   text += fmt::format("daemon: {} {} (at {})\n", field(*link, "state"), field(*link, "server"), field(*last, "time"));
+  if (const std::string device = field(*last, "device"); !device.empty()) text += "  computes on " + device + "\n";
   if (const std::string problem = field(*link, "problem"); !problem.empty()) text += "  " + problem + "\n";
   return text;
 }

@@ -37,6 +37,7 @@ struct JobStatus {
 
 struct SiteStatus {
   std::string site;
+  std::string device;  // that it computes on, as kernels::describe() says it
   std::int64_t process = 0;
   WallTime time{};
   std::optional<WallTime> certificate_expires;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/result.h"
 #include "common/tensor_map.h"
@@ -52,9 +53,15 @@ class Stream {
 };
 
 Device& cpu_device();
-// "auto" (a GPU that can be used, or the CPU with one log line that says why), "cpu", "cuda", "cuda:1".
-// Errc::unsupported names what this build or machine lacks.
+// "auto" (a GPU that can be used, or the CPU with one log line that says why: a warning where there is a GPU that
+// cannot be used), "cpu", "cuda", "cuda:1". Errc::unsupported names what this build or machine lacks, what it has, and
+// the remedy.
 Result<Device*> open_device(std::string_view name);
+// The same, and several GPUs that share one client's work: "cuda:0,1", "cuda:all". The first is the one that does what
+// is not shared.
+Result<std::vector<Device*>> open_devices(std::string_view name);
+// "cuda:0 (…)" of one; "2 devices: cuda:0 (…), cuda:1 (…)" of several.
+std::string describe(const std::vector<Device*>& devices);
 
 // The types in which a device holds a model's activations when its frozen products take `compute`.
 struct ActivationTypes {

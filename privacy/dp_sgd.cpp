@@ -183,6 +183,21 @@ void GradientSum::add_noise(kernels::Stream& stream) {
   }
 }
 
+void GradientSum::gather(kernels::Collective& collective, const std::vector<GradientSum*>& parts) {
+  std::vector<std::vector<kernels::Tensor>> tensors;
+  for (const GradientSum* part : parts) {
+    tensors.push_back(part->is_on_grid() ? part->grid_ : part->tensors_);
+    tensors.back().push_back(part->clipped_);
+  }
+  collective.add_to_first(tensors);
+}
+
+void GradientSum::share_mean(kernels::Collective& collective, const std::vector<GradientSum*>& parts) {
+  std::vector<std::vector<kernels::Tensor>> tensors;
+  for (const GradientSum* part : parts) tensors.push_back(part->tensors_);
+  collective.copy_from_first(tensors);
+}
+
 void GradientSum::finish_mean(kernels::Stream& stream) {
   add_noise(stream);
   for (std::size_t t = 0; t < tensors_.size(); ++t) {

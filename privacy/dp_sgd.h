@@ -31,6 +31,7 @@
 
 #include "common/random.h"
 #include "common/tensor_map.h"
+#include "kernels/collective.h"
 #include "kernels/per_sample.h"
 #include "privacy/mechanism.h"
 
@@ -109,6 +110,11 @@ class GradientSum {
   std::vector<HostTensor> finish_sum(kernels::Stream& stream);
 
   const std::vector<kernels::Tensor>& tensors() const { return tensors_; }
+
+  // For equal sums on several devices, in the order of the collective's streams: before the noise, everything is added
+  // up into the first, exactly where it is on the grid; after finish_mean() of the first, all receive its mean.
+  static void gather(kernels::Collective& collective, const std::vector<GradientSum*>& parts);
+  static void share_mean(kernels::Collective& collective, const std::vector<GradientSum*>& parts);
 
  private:
   void add_noise(kernels::Stream& stream);

@@ -2,21 +2,31 @@
 
 #include <spdlog/fmt/fmt.h>
 
+#include <atomic>
 #include <cmath>
+#include <deque>
+#include <limits>
+
+#include "common/log.h"
 
 namespace trib::privacy {
 
 struct PrivacySession::Impl {
   Impl(const Charge& paid, const RandomKey& key, const Clock& given_clock)
-      : clock(given_clock), charge(paid), steps_left(paid.mechanism.steps), sampler(key, paid), sum(key, paid) {}
+      : clock(given_clock), charge(paid), steps_left(paid.mechanism.steps), random_key(key), sampler(key, paid) {
+    sums.emplace_back(key, paid);
+  }
 
   const Clock& clock;
   MonotonicTime step_began{};
   Charge charge;
   std::int64_t steps_left;
   bool contributed = false;
+  bool abandoned = false;
+  RandomKey random_key;
   PoissonSampler sampler;
-  GradientSum sum;
+  std::deque<GradientSum> sums;  // of each replica; noise is added to the first
+  std::atomic<std::size_t> largest_micro_batch{std::numeric_limits<std::size_t>::max()};
 };
 
 PrivacySession::PrivacySession(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -59,6 +69,11 @@ Status PrivacySession::check_is_whole_sum() const {
 }
 
 Result<std::vector<std::size_t>> PrivacySession::begin_step(std::size_t record_count) {
+  if (impl_->abandoned) {
+    return Error{Errc::limit_exceeded,
+                 fmt::format("round {} of job '{}' was abandoned at step {}", impl_->charge.round, impl_->charge.job,
+                             impl_->charge.mechanism.steps - impl_->steps_left)};
+  }
   if (impl_->contributed || impl_->steps_left == 0) {
     return Error{Errc::limit_exceeded,
                  fmt::format("round {} of job '{}' has no step left: {} were charged, and {}", impl_->charge.round,
@@ -72,8 +87,34 @@ Result<std::vector<std::size_t>> PrivacySession::begin_step(std::size_t record_c
   return chosen;
 }
 
-GradientSum& PrivacySession::gradient_sum() {
-  return impl_->sum;
+GradientSum& PrivacySession::gradient_sum(std::size_t replica) {
+  while (impl_->sums.size() <= replica) impl_->sums.emplace_back(impl_->random_key, impl_->charge);
+  return impl_->sums[replica];
+}
+
+Status PrivacySession::check_loss(double loss) {
+  if (std::isfinite(loss)) return {};
+  impl_->abandoned = true;
+  const std::int64_t steps = impl_->charge.mechanism.steps;
+  return Error{Errc::invalid_argument,
+               fmt::format("step {} of {}: the loss is {}, not a finite number, so the round is abandoned. Look at the "
+                           "learning rate (a smaller one), the precision (fp32 instead of a narrower one), and "
+                           "whether the model as it came, base and adapter, gives finite outputs here",
+                           steps - impl_->steps_left, steps, loss)};
+}
+
+std::size_t PrivacySession::largest_micro_batch() const {
+  return impl_->largest_micro_batch;
+}
+
+std::size_t PrivacySession::halve_micro_batch(kernels::Stream& stream, std::size_t failed) {
+  stream.device().trim();
+  const std::size_t half = (failed + 1) / 2;
+  std::size_t known = impl_->largest_micro_batch;
+  while (half < known && !impl_->largest_micro_batch.compare_exchange_weak(known, half)) {
+  }
+  spdlog::warn("{} has no memory for {} records at once: going on with {}", stream.device().name(), failed, half);
+  return half;
 }
 
 double PrivacySession::seconds_in_step() const {
@@ -81,6 +122,10 @@ double PrivacySession::seconds_in_step() const {
 }
 
 Result<Contribution> PrivacySession::contribute(TensorMap tensors, double weight) {
+  if (impl_->abandoned) {
+    return Error{Errc::limit_exceeded,
+                 fmt::format("round {} of job '{}' was abandoned", impl_->charge.round, impl_->charge.job)};
+  }
   if (impl_->contributed) {
     return Error{Errc::limit_exceeded, fmt::format("round {} of job '{}' made its contribution before",
                                                    impl_->charge.round, impl_->charge.job)};

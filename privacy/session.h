@@ -3,10 +3,13 @@
 #pragma once
 
 #include <algorithm>
+#include <exception>
 #include <functional>
 #include <memory>
+#include <new>
 #include <span>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -15,6 +18,7 @@
 #include "common/random.h"
 #include "common/result.h"
 #include "common/tensor_map.h"
+#include "kernels/collective.h"
 #include "kernels/per_sample.h"
 #include "privacy/dp_sgd.h"
 #include "privacy/ledger.h"
@@ -60,12 +64,13 @@ struct StepReport {
   double mean_loss = 0.0;         // over the sample; 0 if it is empty
   double clipped_fraction = 0.0;  // of the sample
   double seconds = 0.0;           // by the session's clock
+  std::int64_t micro_batch = 0;   // how many records were worked on at once, at most, on one device
 };
 
-// What the session asks a model for one micro-batch. Losses are per sample. Whatever else scales a gradient (LoRA's
-// alpha/rank, ALLoRA's rescaling, a loss weight) is in what these functions give, before the clip: the clip is the last
-// thing that happens to one record's gradient, and what is done with the noised mean afterwards is no part of the
-// mechanism.
+// What the session asks a model for one micro-batch. A call that throws std::bad_alloc has done nothing: it is made
+// again with half the records. Losses are per sample. Whatever else scales a gradient (LoRA's alpha/rank, ALLoRA's
+// rescaling, a loss weight) is in what these functions give, before the clip: the clip is the last thing that happens
+// to one record's gradient, and what is done with the noised mean afterwards is no part of the mechanism.
 template <typename Record>
 struct GradientFunctions {
   // Fills per-sample gradients of the *sum* loss for `records` (1 ≤ size ≤ micro_batch) and returns the sum of the
@@ -78,6 +83,17 @@ struct GradientFunctions {
   std::int64_t micro_batch = 64;
   // Optional: sorts a sample so that micro-batches pack well (by token count); order never affects the mechanism.
   std::function<void(std::vector<const Record*>& sample)> arrange;
+};
+
+// One of several equal models, each on a device of its own, that share the records of a step. What it refers to
+// outlives the step.
+template <typename Record>
+struct Replica {
+  kernels::Stream& stream;
+  const std::vector<kernels::Tensor>& parameters;
+  const GradientFunctions<Record>& functions;
+  // As in dp_sgd_step(); called on the calling thread, for one replica after the other.
+  const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update;
 };
 
 // What the session asks a task for a sum over all records (release_sum).
@@ -113,11 +129,24 @@ class PrivacySession {
   // gradient, one tensor a parameter in their order, valid until it returns, and applies it: post-processing.
   // Errc::limit_exceeded if no planned step is left. A session that is not private takes the same samples and divides
   // the same way, without noise, and clips only where its mechanism has a clip norm.
+  // A micro-batch for which memory does not suffice is halved, for this step and those after it, with a line in the
+  // log. A loss that is not a finite number ends the session before anything of the step is released:
+  // Errc::invalid_argument names the step and what to look at, and every later call fails.
   template <typename Record>
   Result<StepReport> dp_sgd_step(kernels::Stream& stream, const RecordStore<Record>& records,
                                  const std::vector<kernels::Tensor>& parameters,
                                  const GradientFunctions<Record>& functions,
                                  const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update);
+
+  // The same step on several devices: replica r takes every r-th micro-batch, clips and sums its records on its own
+  // device, and the integer sums are added up by `collective` (of the replicas' streams in their order). The noise is
+  // added once, at the first replica, and all of them receive the same noised mean. What comes out is, bit for bit,
+  // what one device gives for the same micro-batches, except for sums in floating point (NoiseKind::float_gaussian, or
+  // no privacy), whose order differs. The first replica's functions say how large a micro-batch is and how a sample is
+  // arranged; it is small enough for every replica to have one.
+  template <typename Record>
+  Result<StepReport> dp_sgd_step(std::span<const Replica<Record>> replicas, kernels::Collective* collective,
+                                 const RecordStore<Record>& records);
 
   // One sum over all records, noised once: for tasks with a closed form, and for counts. What a record adds, one tensor
   // a shape, is clipped jointly to the charge's clip norm, and the sum gets the noise of the charge's multiplier on
@@ -143,7 +172,15 @@ class PrivacySession {
   Status check_is_whole_sum() const;
   // Takes one planned step and draws its sample: indices below `record_count`.
   Result<std::vector<std::size_t>> begin_step(std::size_t record_count);
-  GradientSum& gradient_sum();
+  // Adds what `part` contributes at one replica; returns the sum of the losses.
+  template <typename Record>
+  double add_records(const Replica<Record>& replica, GradientSum& sum, std::span<const Record* const> part);
+  GradientSum& gradient_sum(std::size_t replica = 0);
+  bool clips() const { return charge().mechanism.clip_norm > 0.0; }  // always, where it is private
+  Status check_loss(double loss);
+  // The largest micro-batch for which memory has sufficed so far; unbounded while it always has.
+  std::size_t largest_micro_batch() const;
+  std::size_t halve_micro_batch(kernels::Stream& stream, std::size_t failed);
   double seconds_in_step() const;  // since begin_step()
   std::unique_ptr<Impl> impl_;
 };
@@ -153,45 +190,96 @@ Result<StepReport> PrivacySession::dp_sgd_step(
     kernels::Stream& stream, const RecordStore<Record>& records, const std::vector<kernels::Tensor>& parameters,
     const GradientFunctions<Record>& functions,
     const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update) {
+  const Replica<Record> only{stream, parameters, functions, update};
+  return dp_sgd_step(std::span<const Replica<Record>>(&only, 1), nullptr, records);
+}
+
+template <typename Record>
+Result<StepReport> PrivacySession::dp_sgd_step(std::span<const Replica<Record>> replicas,
+                                               kernels::Collective* collective, const RecordStore<Record>& records) {
   TRIB_ASSIGN(const std::vector<std::size_t> chosen, begin_step(records.records_.size()));
   std::vector<const Record*> sample;
   sample.reserve(chosen.size());
   for (const std::size_t index : chosen) sample.push_back(&records.records_[index]);
+  const GradientFunctions<Record>& functions = replicas.front().functions;
   if (functions.arrange) functions.arrange(sample);
 
-  GradientSum& sum = gradient_sum();
+  const std::size_t count = replicas.size();
   std::vector<Shape> shapes;
-  for (const kernels::Tensor& parameter : parameters) shapes.push_back(parameter.shape());
-  sum.reset(stream, shapes);
-  double loss = 0.0;
-  kernels::PerSampleGradients gradients;
-  const std::span<const Record* const> all(sample);
-  const auto micro_batch = static_cast<std::size_t>(std::max<std::int64_t>(1, functions.micro_batch));
-  const bool clips = charge().mechanism.clip_norm > 0.0;  // always, where it is private
-  for (std::size_t first = 0; first < all.size(); first += micro_batch) {
-    const auto part = all.subspan(first, std::min(micro_batch, all.size() - first));
-    if (clips) {
-      loss += functions.per_sample(part, gradients);
-      sum.add_clipped(stream, gradients);
-    } else {
-      loss += functions.summed(part, sum.tensors());
-    }
+  for (const kernels::Tensor& parameter : replicas.front().parameters) shapes.push_back(parameter.shape());
+  std::vector<GradientSum*> sums;
+  for (std::size_t r = 0; r < count; ++r) {
+    sums.push_back(&gradient_sum(r));
+    sums[r]->reset(replicas[r].stream, shapes);
   }
+  const std::size_t share = std::max<std::size_t>(1, (sample.size() + count - 1) / count);
+  const auto micro_batch = std::min(
+      share,
+      std::min(static_cast<std::size_t>(std::max<std::int64_t>(1, functions.micro_batch)), largest_micro_batch()));
+  std::vector<double> losses(sample.size() / micro_batch + 1, 0.0);  // of each micro-batch, added up in their order
+  std::vector<std::exception_ptr> failures(count);
+  const auto work = [&](std::size_t r) {
+    try {
+      for (std::size_t part = r; part * micro_batch < sample.size(); part += count) {
+        const std::size_t first = part * micro_batch;
+        losses[part] = add_records(
+            replicas[r], *sums[r],
+            std::span<const Record* const>(sample).subspan(first, std::min(micro_batch, sample.size() - first)));
+      }
+    } catch (...) {
+      failures[r] = std::current_exception();
+    }
+  };
+  std::vector<std::jthread> threads;
+  for (std::size_t r = 1; r < count; ++r) threads.emplace_back(work, r);
+  work(0);
+  threads.clear();
+  for (const std::exception_ptr& failure : failures)
+    if (failure) std::rethrow_exception(failure);
+  double loss = 0.0;
+  for (const double part : losses) loss += part;
+  TRIB_TRY(check_loss(loss));
+  if (count > 1) GradientSum::gather(*collective, sums);
   TRIB_FAILPOINT("session.before_noise");
-  sum.finish_mean(stream);
+  sums[0]->finish_mean(replicas[0].stream);
+  if (count > 1) GradientSum::share_mean(*collective, sums);
   TRIB_FAILPOINT("session.before_update");
-  update(sum.tensors());
+  for (std::size_t r = 0; r < count; ++r) replicas[r].update(sums[r]->tensors());
 
   StepReport report;
   report.step = charge().mechanism.steps - steps_left();
-  const std::int64_t clipped = clips ? sum.clipped_count(stream) : 0;
+  const std::int64_t clipped = clips() ? sums[0]->clipped_count(replicas[0].stream) : 0;
   report.seconds = seconds_in_step();
-  report.sample_count = static_cast<std::int64_t>(all.size());
-  if (!all.empty()) {
-    report.mean_loss = loss / static_cast<double>(all.size());
-    report.clipped_fraction = static_cast<double>(clipped) / static_cast<double>(all.size());
+  report.sample_count = static_cast<std::int64_t>(sample.size());
+  report.micro_batch = static_cast<std::int64_t>(std::min(micro_batch, largest_micro_batch()));
+  if (!sample.empty()) {
+    report.mean_loss = loss / static_cast<double>(sample.size());
+    report.clipped_fraction = static_cast<double>(clipped) / static_cast<double>(sample.size());
   }
   return report;
+}
+
+template <typename Record>
+double PrivacySession::add_records(const Replica<Record>& replica, GradientSum& sum,
+                                   std::span<const Record* const> part) {
+  double loss = 0.0;
+  std::size_t at_once = part.size();
+  for (std::size_t first = 0; first < part.size();) {
+    const auto records = part.subspan(first, std::min(at_once, part.size() - first));
+    kernels::PerSampleGradients gradients;
+    try {
+      loss +=
+          clips() ? replica.functions.per_sample(records, gradients) : replica.functions.summed(records, sum.tensors());
+    } catch (const std::bad_alloc&) {
+      // Nothing of these records is in the sum yet: what follows is not tried twice.
+      if (records.size() == 1) throw;
+      at_once = halve_micro_batch(replica.stream, records.size());
+      continue;
+    }
+    if (clips()) sum.add_clipped(replica.stream, gradients);
+    first += records.size();
+  }
+  return loss;
 }
 
 template <typename Record>

@@ -61,7 +61,7 @@ class SharedResources {
 // Where things are at one site. From the site's own configuration, never from the job.
 struct SiteContext {
   std::string site;
-  kernels::Device* device = nullptr;
+  std::vector<kernels::Device*> devices;                 // one, or several that share each step's records
   std::filesystem::path data_file;                       // the data set that the job names
   std::int64_t declared_records = 0;                     // its public size
   std::vector<std::filesystem::path> model_directories;  // searched for base models by SHA-256
@@ -151,6 +151,36 @@ struct Predictions {
   std::map<std::string, double> metrics;
 };
 
+// What `trib bench train` asks of a task: a model, records, and how a site would train on them.
+struct BenchmarkRequest {
+  std::filesystem::path base;         // empty: random weights of `size`
+  std::string size;                   // "base" or "large"
+  std::string precision = "fp32";     // as in a job's [model] section
+  std::vector<std::string> settings;  // further keys of a job file, "adapter.rank=16"
+  std::int64_t batch = 64;            // records of every step
+  std::int64_t steps = 10;            // timed, private and plain each
+  std::vector<std::int64_t> lengths;  // of the records, in tokens, over and over
+  std::filesystem::path data;         // or a table of texts, which `base` has a tokenizer for
+  std::string format = "auto";
+  std::string text_column = "text";
+  std::int64_t max_tokens = 128;  // longer texts are cut
+  std::vector<kernels::Device*> devices;
+};
+
+struct TrainingBenchmark {
+  std::string model, device;
+  std::string collective;  // that joins several devices; empty with one
+  std::int64_t batch = 0, micro_batch = 0;
+  double mean_tokens = 0.0;  // of a record
+  std::int64_t longest_tokens = 0;
+  double private_seconds = 0.0, plain_seconds = 0.0;  // medians of one step
+  double overhead = 0.0;                              // median over pairs of neighbouring steps
+  double operations = 0.0;                            // a second, of the frozen products in private steps
+  double product_limit = 0.0;                         // the same, of a large product alone on the same devices
+  std::uint64_t peak_memory = 0;                      // bytes; of the fullest device
+  bool memory_of_device = false;                      // false: of the whole process, where the device does not count
+};
+
 // Records made for `trib privacy audit`, each of which is or is not among a site's records, and what an aggregator that
 // would like to know can tell from what the site sends. Not for sites with real records: canaries spoil a model.
 class Canaries {
@@ -198,6 +228,8 @@ struct TaskDefinition {
   std::function<Result<std::vector<std::string>>(const JobSpec&, const AggregatorContext&)> pin;
   // Applies a trained model to a table. May be empty.
   std::function<Result<Predictions>(const PredictRequest&, Progress&)> predict;
+  // Times training steps on this machine. May be empty.
+  std::function<Result<TrainingBenchmark>(const BenchmarkRequest&, Progress&)> benchmark;
 };
 
 // All tasks of this build, ordered by name.

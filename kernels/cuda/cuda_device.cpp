@@ -11,6 +11,7 @@
 #include <new>
 #include <vector>
 
+#include "kernels/cuda/requirements.h"
 #include "kernels/cuda/runtime.h"
 
 namespace trib::kernels::cuda {
@@ -22,9 +23,6 @@ void fail(cudaError_t status, const char* what) {
 }
 
 namespace {
-
-// The oldest compute capability that the kernels are built for (Ampere: bfloat16 products).
-constexpr int oldest_major = 8;
 
 // Freed blocks by size, given out again. All work of a device is on one stream, so a block that is reused is written
 // only after everything that was submitted before it was freed. Blocks serve requests of at least three quarters of
@@ -198,6 +196,7 @@ class CudaDevice final : public Device {
   }
 
   cudaStream_t stream() const { return stream_; }
+  int index() const { return index_; }
   int multiprocessors() const { return properties_.multiProcessorCount; }
   // CUDA keeps the current device a thread.
   void use() const { cuda::check(cudaSetDevice(index_), "the device"); }
@@ -213,31 +212,28 @@ class CudaDevice final : public Device {
   std::size_t in_use_ = 0, peak_ = 0;
 };
 
-std::string version_text(int version) {
-  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
-}
-
 Error unsupported(std::string message) {
   return {Errc::unsupported, std::move(message)};
 }
+
+}  // namespace
 
 Result<int> device_count() {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status == cudaSuccess && count > 0) return count;
   static_cast<void>(cudaGetLastError());
+  DriverAnswer answer = DriverAnswer::no_answer;
+  int driver = 0;
   if (status == cudaErrorInsufficientDriver) {
-    int driver = 0;
+    answer = DriverAnswer::too_old;
     static_cast<void>(cudaDriverGetVersion(&driver));
-    if (driver == 0) return unsupported("no NVIDIA driver on this machine");
-    return unsupported("the NVIDIA driver serves CUDA " + version_text(driver) + " and this build needs " +
-                       version_text(CUDART_VERSION) + ": install a newer driver");
+  } else if (status == cudaSuccess || status == cudaErrorNoDevice) {
+    answer = DriverAnswer::no_gpu;
   }
-  if (status == cudaSuccess || status == cudaErrorNoDevice) return unsupported("no NVIDIA GPU on this machine");
-  return unsupported(std::string("the NVIDIA driver does not answer: ") + cudaGetErrorString(status));
+  TRIB_TRY(check_driver(answer, driver, CUDART_VERSION, cudaGetErrorString(status)));
+  return unsupported("the NVIDIA driver shows no GPU");
 }
-
-}  // namespace
 
 Result<Device*> open_cuda_device(int index) {
   TRIB_ASSIGN(const int count, device_count());
@@ -252,10 +248,9 @@ Result<Device*> open_cuda_device(int index) {
   cudaDeviceProp properties{};
   if (const cudaError_t status = cudaGetDeviceProperties(&properties, index); status != cudaSuccess)
     return unsupported("cuda:" + std::to_string(index) + ": " + cudaGetErrorString(status));
-  if (properties.major < oldest_major)
-    return unsupported("cuda:" + std::to_string(index) + " (" + properties.name + ") has compute capability " +
-                       std::to_string(properties.major) + "." + std::to_string(properties.minor) +
-                       "; at least 8.0 is needed");
+  bool loads = cudaSetDevice(index) == cudaSuccess;
+  loads = loads && kernels_load();
+  TRIB_TRY(check_gpu(index, properties.name, properties.major, properties.minor, loads, TRIBUTARY_CUDA_ARCHITECTURES));
   TRIB_TRY(load_blas());
   try {
     device = std::make_unique<CudaDevice>(index, properties);
@@ -271,6 +266,10 @@ cudaStream_t handle(Stream& stream) {
   const auto& device = static_cast<CudaDevice&>(stream.device());
   device.use();
   return device.stream();
+}
+
+int device_index(Stream& stream) {
+  return static_cast<CudaDevice&>(stream.device()).index();
 }
 
 int multiprocessors(Stream& stream) {

@@ -5,9 +5,18 @@
 
 namespace trib::kernels::cuda {
 
-// The index-th GPU, the same object on every call. Errc::unsupported says what is missing: a GPU, a driver that is new
-// enough, a compute capability, cuBLAS.
+// How many GPUs the driver shows, at least one. Errors as cuda/requirements.h has them.
+Result<int> device_count();
+
+// The index-th GPU, the same object on every call. Errc::not_found: there is no driver or GPU; Errc::unsupported says
+// what is wrong with what there is: the driver's age, the compute capability, cuBLAS.
 Result<Device*> open_cuda_device(int index);
+
+// Of a stream of a GPU: N of "cuda:N".
+int device_index(Stream& stream);
+
+// Whether the driver takes this build's kernels on the current device.
+bool kernels_load();
 
 // Loads cuBLAS and cuBLASLt, once. They are not linked, so that one binary also starts where they are missing.
 Status load_blas();

@@ -94,6 +94,26 @@ Result<std::shared_ptr<SharedModel>> load_shared_model(const BaseModel& base, co
   return shared.get<SharedModel>(resource_key(base, config, device), [&] { return load(base, config, device); });
 }
 
+Result<Replicas> load_replicas(const BaseModel& base, const models::ClassifierConfig& config,
+                               const std::vector<kernels::Device*>& devices, SharedResources& shared) {
+  Replicas replicas;
+  std::vector<kernels::Stream*> streams;
+  std::string key = "lora_text/collective";
+  for (kernels::Device* device : devices) {
+    TRIB_ASSIGN(std::shared_ptr<SharedModel> model, load_shared_model(base, config, *device, shared));
+    streams.push_back(&model->classifier->stream());
+    key.append("/").append(resource_key(base, config, *device));
+    replicas.models.push_back(std::move(model));
+  }
+  if (devices.size() == 1) return replicas;
+  using Made = Result<std::shared_ptr<kernels::Collective>>;
+  TRIB_ASSIGN(replicas.collective, shared.get<kernels::Collective>(key, [&]() -> Made {
+    TRIB_ASSIGN(std::unique_ptr<kernels::Collective> collective, kernels::make_collective(streams));
+    return std::shared_ptr<kernels::Collective>(std::move(collective));
+  }));
+  return replicas;
+}
+
 TensorSchema constants_schema(const SharedModel& model, const Config& config) {
   std::vector<TensorSpec> specs;
   if (has_fixed_a(config)) {

@@ -9,6 +9,7 @@
 #include "common/hash.h"
 #include "common/result.h"
 #include "common/tensor_map.h"
+#include "kernels/collective.h"
 #include "models/text_classifier.h"
 #include "models/tokenizer.h"
 #include "tasks/lora_text/aggregation.h"
@@ -46,6 +47,14 @@ struct SharedModel {
 // The same object for equal (base, configuration, device) in one process.
 Result<std::shared_ptr<SharedModel>> load_shared_model(const BaseModel& base, const models::ClassifierConfig& config,
                                                        kernels::Device& device, SharedResources& shared);
+
+// Equal models on several devices, and what joins them.
+struct Replicas {
+  std::vector<std::shared_ptr<SharedModel>> models;  // one a device, in the devices' order
+  std::shared_ptr<kernels::Collective> collective;   // null where there is one device
+};
+Result<Replicas> load_replicas(const BaseModel& base, const models::ClassifierConfig& config,
+                               const std::vector<kernels::Device*>& devices, SharedResources& shared);
 
 // What travels, from the job's layout. Constants: A_0 where A is fixed, and the part of the head that does not train.
 // Broadcast: what trains, and FedSVD's rotations. Contribution: what trains.

@@ -10,6 +10,7 @@
 #include "tasks/lora_text/aggregation.h"
 #include "tasks/lora_text/base_model.h"
 #include "tasks/lora_text/records.h"
+#include "tasks/lora_text/trainer.h"
 #include "tasks/site_evaluation.h"
 
 namespace trib::tasks::lora_text {
@@ -19,13 +20,14 @@ using models::TokenizedText;
 
 class ClientHalf final : public ClientTask {
  public:
-  ClientHalf(JobSpec job, Config config, SiteContext site, privacy::Mechanism mechanism,
-             std::shared_ptr<SharedModel> model, std::vector<TokenizedText> records)
+  ClientHalf(JobSpec job, Config config, SiteContext site, privacy::Mechanism mechanism, Replicas replicas,
+             std::vector<TokenizedText> records)
       : job_(std::move(job)),
         config_(std::move(config)),
         site_(std::move(site)),
         mechanism_(mechanism),
-        model_(std::move(model)),
+        replicas_(std::move(replicas)),
+        model_(replicas_.models.front()),
         longest_record_(longest(records)),
         records_(std::move(records)) {}
 
@@ -53,8 +55,11 @@ class ClientHalf final : public ClientTask {
                                       Progress& progress) override {
     TRIB_TRY(broadcast.check_schema(broadcast_schema(*model_, config_)));
     TRIB_TRY(broadcast.check_finite());
-    const std::lock_guard lock(model_->mutex);
-    TRIB_TRY(set_model(broadcast));
+    std::vector<std::unique_lock<std::mutex>> locks;
+    for (const auto& model : replicas_.models) {
+      locks.emplace_back(model->mutex);
+      TRIB_TRY(set_model(*model, broadcast));
+    }
     TRIB_TRY(take_steps(privacy, progress));
 
     const TensorMap state = model_->classifier->state();
@@ -72,7 +77,7 @@ class ClientHalf final : public ClientTask {
     TRIB_TRY(broadcast.check_schema(broadcast_schema(*model_, config_)));
     TRIB_TRY(broadcast.check_finite());
     const std::lock_guard lock(model_->mutex);
-    TRIB_TRY(set_model(broadcast));
+    TRIB_TRY(set_model(*model_, broadcast));
     models::TextClassifier& classifier = *model_->classifier;
     const privacy::SummandFunctions<TokenizedText> functions{
         .per_record = [&](auto records, kernels::PerSampleGradients& out) { count(records, out); },
@@ -87,9 +92,9 @@ class ClientHalf final : public ClientTask {
   }
 
  private:
-  Status set_model(const TensorMap& broadcast) {
+  Status set_model(SharedModel& model, const TensorMap& broadcast) {
     static const TensorMap none;
-    return set_classifier(*model_, config_, constants_ ? *constants_ : none, broadcast);
+    return set_classifier(model, config_, constants_ ? *constants_ : none, broadcast);
   }
 
   // What each record adds to an evaluation (tasks/site_evaluation.h). A loss that is not a number counts as the bound.
@@ -120,28 +125,10 @@ class ClientHalf final : public ClientTask {
   }
 
   Status take_steps(privacy::PrivacySession& privacy, Progress& progress) {
-    models::TextClassifier& classifier = *model_->classifier;
-    const std::vector<kernels::Tensor>& parameters = classifier.parameters();
-    const privacy::GradientFunctions<TokenizedText> functions{
-        .per_sample = [&](auto records,
-                          kernels::PerSampleGradients& out) { return classifier.per_sample_gradients(records, out); },
-        .summed = [&](auto records, const auto& sums) { return classifier.summed_gradients(records, sums); },
-        .micro_batch = classifier.suggested_micro_batch(longest_record_),
-        .arrange =
-            [](std::vector<const TokenizedText*>& sample) {
-              std::ranges::stable_sort(sample, {}, [](const TokenizedText* record) { return record->tokens.size(); });
-            },
-    };
-    const auto update = [&](const std::vector<kernels::Tensor>& gradients) {
-      for (std::size_t i = 0; i < parameters.size(); ++i) {
-        kernels::axpy(classifier.stream(), -learning_rate_of(config_, classifier.parameter_names()[i]), gradients[i],
-                      parameters[i]);
-      }
-    };
+    Trainer trainer(replicas_, config_, longest_record_);
     for (std::int64_t step = 1; step <= config_.local_steps; ++step) {
       if (progress.cancelled()) return Error{Errc::cancelled, "training was cancelled"};
-      TRIB_ASSIGN(const privacy::StepReport report,
-                  privacy.dp_sgd_step(classifier.stream(), records_, parameters, functions, update));
+      TRIB_ASSIGN(const privacy::StepReport report, trainer.step(privacy, records_));
       progress.step(step, config_.local_steps, report.mean_loss);
     }
     return {};
@@ -151,8 +138,9 @@ class ClientHalf final : public ClientTask {
   Config config_;
   SiteContext site_;
   privacy::Mechanism mechanism_;
-  std::shared_ptr<SharedModel> model_;
-  std::int64_t longest_record_;  // in tokens; sizes the micro-batches and nothing else
+  Replicas replicas_;
+  std::shared_ptr<SharedModel> model_;  // the first of them, which does what is not shared
+  std::int64_t longest_record_;         // in tokens; sizes the micro-batches and nothing else
   privacy::RecordStore<TokenizedText> records_;
   std::shared_ptr<TensorMap> constants_;
 };
@@ -191,13 +179,12 @@ Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteCo
   if (!context.shared) context.shared = std::make_shared<SharedResources>();
   TRIB_ASSIGN(const privacy::Mechanism mechanism, round_mechanism(job, config, site.declared_records));
   TRIB_ASSIGN(const BaseModel base, find_base_model(config, {}, site.model_directories, *context.shared));
-  TRIB_ASSIGN(std::shared_ptr<SharedModel> model,
-              load_shared_model(base, config.classifier, *site.device, *context.shared));
+  TRIB_ASSIGN(Replicas replicas, load_replicas(base, config.classifier, site.devices, *context.shared));
   TRIB_ASSIGN(const data::TextTable table, read_table(site.data_file, config.table));
   TRIB_ASSIGN(std::vector<TokenizedText> records,
-              tokenize(table, config.labels, *model->tokenizer, config.classifier.max_tokens));
+              tokenize(table, config.labels, *replicas.models.front()->tokenizer, config.classifier.max_tokens));
   return std::unique_ptr<ClientTask>(std::make_unique<ClientHalf>(job, std::move(config), std::move(context), mechanism,
-                                                                  std::move(model), std::move(records)));
+                                                                  std::move(replicas), std::move(records)));
 }
 
 }  // namespace trib::tasks::lora_text

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "tasks/lora_text/base_model.h"
+#include "tasks/lora_text/benchmark.h"
 #include "tasks/lora_text/canaries.h"
 #include "tasks/lora_text/client_half.h"
 #include "tasks/lora_text/config.h"
@@ -52,6 +53,7 @@ TaskDefinition definition() {
       .make_canaries = make_canaries,
       .pin = pin_to_aggregator,
       .predict = predict_text,
+      .benchmark = benchmark_training,
   };
 }
 

@@ -21,6 +21,7 @@ class CommandTree : public testing::Test {
     add_status_command(app_, exit_);
     add_doctor_command(app_, exit_);
     add_data_commands(app_, exit_);
+    add_bench_commands(app_, exit_);
     add_completion_command(app_);
   }
 

@@ -2,10 +2,14 @@
 
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <limits>
+#include <new>
 
 #include "kernels/device.h"
+#include "privacy/accountant.h"
 #include "tests/client/site_fixture.h"
+#include "tests/kernels/forwarding_device.h"
 
 namespace trib::client {
 namespace {
@@ -123,44 +127,133 @@ TEST_F(JobRunnerTest, ChargesBeforeItTrains) {
 }
 
 // A GPU that has fallen off its bus: every later use of it fails.
-class LostDevice final : public kernels::Device {
+class LostDevice final : public kernels::ForwardingDevice {
  public:
-  kernels::DeviceKind kind() const override { return cpu().kind(); }
-  std::string name() const override { return "cuda:0"; }
-  std::size_t free_memory() const override { return cpu().free_memory(); }
-  std::unique_ptr<kernels::Stream> make_stream() override { return cpu().make_stream(); }
-  void* allocate(std::size_t bytes) override { return cpu().allocate(bytes); }
-  void deallocate(void* pointer, std::size_t bytes) override { cpu().deallocate(pointer, bytes); }
-  void copy_from_host(kernels::Stream&, void*, const void*, std::size_t) override {}
-  void copy_to_host(kernels::Stream&, void*, const void*, std::size_t) override {}
-  void copy(kernels::Stream&, void*, const void*, std::size_t) override {}
-  void fill_zero(kernels::Stream&, void*, std::size_t) override {}
-  Status check() override { return Error{Errc::unavailable, "cuda:0 cannot be used any more: the device was lost"}; }
-
- private:
-  static kernels::Device& cpu() { return kernels::cpu_device(); }
+  LostDevice() : ForwardingDevice("cuda:0") {}
+  Status check() override {
+    if (!is_lost) return {};
+    return Error{Errc::unavailable, "cuda:0 cannot be used any more: the device was lost"};
+  }
+  std::atomic<bool> is_lost{true};
 };
+
+// What a step throws when its GPU goes away.
+void lose_device_at_step_two(std::int64_t step) {
+  if (step == 2) throw FatalError(Error{Errc::unavailable, "CUDA: a product: unspecified launch failure"});
+}
 
 TEST_F(JobRunnerTest, ADeviceThatIsLostCostsTheRoundItIsLostInAndNoFurtherOne) {
   const auto job = runner();
-  behaviour_->at_step = [](std::int64_t step) {
-    if (step == 2) throw FatalError(Error{Errc::unavailable, "CUDA: a product: unspecified launch failure"});
-  };
+  behaviour_->at_step = lose_device_at_step_two;
   const RoundOutcome lost = job->run_round(1, tensors_of(1), progress_);
   EXPECT_FALSE(lost.contribution);
   EXPECT_FALSE(lost.refusal.final);
+  // A device's own words hold nothing of records: the aggregator learns them too.
+  EXPECT_THAT(lost.refusal.reason, HasSubstr("unspecified launch failure"));
   EXPECT_THAT(lost.refusal.reason, HasSubstr("its charge stays"));
-  EXPECT_THAT(lost.refusal.detail, HasSubstr("unspecified launch failure"));
   EXPECT_EQ(charges(), 1);
 
   LostDevice device;
-  site_.device = &device;
+  site_.devices = {&device};
   const auto next = runner();
   const RoundOutcome refused = next->run_round(2, tensors_of(1), progress_);
   EXPECT_FALSE(refused.contribution);
   EXPECT_THAT(refused.refusal.reason, HasSubstr("the device was lost"));
+  EXPECT_THAT(refused.refusal.detail, HasSubstr("compute.retry_on_cpu"));
   EXPECT_EQ(behaviour_->trained, 1);
   EXPECT_EQ(charges(), 1);
+}
+
+TEST_F(JobRunnerTest, ARoundWhoseDeviceFailsIsTrainedAgainOnTheCpuUnderASecondChargeWhereTheSiteSaysSo) {
+  LostDevice device;
+  device.is_lost = false;
+  site_.devices = {&device};
+  site_.retry_on_cpu = true;
+  OfferedJob offered = offer();
+  offered.constants_schema = tensors_of(0).schema();
+  offered.constants_digest = tensors_of(7).digest();
+  const auto job = runner(std::move(offered));
+  ASSERT_TRUE(job->set_constants(tensors_of(7)));
+  EXPECT_EQ(behaviour_->context.devices, std::vector<kernels::Device*>{&device});
+  behaviour_->at_step = [&](std::int64_t step) {
+    device.is_lost = true;
+    if (behaviour_->made == 1) lose_device_at_step_two(step);
+  };
+  const RoundOutcome outcome = job->run_round(3, tensors_of(1), progress_);
+  ASSERT_TRUE(outcome.contribution) << outcome.refusal.detail;
+  EXPECT_EQ(behaviour_->context.devices, std::vector<kernels::Device*>{&kernels::cpu_device()});
+  EXPECT_EQ(behaviour_->constants, tensors_of(7));
+  EXPECT_EQ(behaviour_->trained, 2);
+  ASSERT_EQ(charges(), 2);
+  EXPECT_EQ(ledger_->entries()[0].charge.job, "job-1");
+  EXPECT_EQ(ledger_->entries()[1].charge.job, "job-1:cpu-retry");
+  EXPECT_EQ(ledger_->entries()[1].charge.round, 3);
+  EXPECT_EQ(ledger_->entries()[1].charge.mechanism.steps, behaviour_->steps);
+
+  // Later rounds begin on the CPU and are charged once.
+  ASSERT_TRUE(job->run_round(4, tensors_of(1), progress_).contribution);
+  EXPECT_EQ(behaviour_->made, 2);
+  EXPECT_EQ(charges(), 3);
+}
+
+TEST_F(JobRunnerTest, ADeviceThatIsLostBetweenRoundsCostsNothingWhereTheSiteGoesOnOnItsCpu) {
+  LostDevice device;
+  device.is_lost = false;
+  site_.devices = {&device};
+  site_.retry_on_cpu = true;
+  const auto job = runner();
+  device.is_lost = true;
+  ASSERT_TRUE(job->run_round(1, tensors_of(1), progress_).contribution);
+  EXPECT_EQ(behaviour_->context.devices, std::vector<kernels::Device*>{&kernels::cpu_device()});
+  EXPECT_EQ(charges(), 1);
+}
+
+TEST_F(JobRunnerTest, ARoundIsNotTrainedAgainOnTheCpuWithoutTheBudgetForASecondCharge) {
+  LostDevice device;
+  site_.devices = {&device};
+  site_.retry_on_cpu = true;
+  device.is_lost = false;
+  behaviour_->noise_multiplier = 0.6;
+  behaviour_->at_step = lose_device_at_step_two;
+  // A cap that one round fits and two do not.
+  const double once =
+      privacy::RdpCurve()
+          .add(privacy::Mechanism{.sample_rate = 0.01, .noise_multiplier = 0.6, .clip_norm = 1.0, .steps = 4})
+          .epsilon(1e-5);
+  site_.data_sets["default"].budget->epsilon = 1.02 * once;
+  open_stores();
+  const RoundOutcome outcome = runner()->run_round(1, tensors_of(1), progress_);
+  EXPECT_FALSE(outcome.contribution);
+  EXPECT_THAT(outcome.refusal.reason, HasSubstr("unspecified launch failure"));
+  EXPECT_THAT(outcome.refusal.detail, HasSubstr("a second charge is needed"));
+  EXPECT_EQ(behaviour_->trained, 1);
+  EXPECT_EQ(charges(), 1);
+}
+
+TEST_F(JobRunnerTest, OnlyAFailureOfTheDeviceIsTrainedAgain) {
+  LostDevice device;
+  device.is_lost = false;
+  site_.devices = {&device};
+  site_.retry_on_cpu = true;
+  behaviour_->train_error = Error{Errc::invalid_argument, "step 2 of 4: the loss is nan"};
+  const RoundOutcome outcome = runner()->run_round(1, tensors_of(1), progress_);
+  EXPECT_FALSE(outcome.contribution);
+  EXPECT_THAT(outcome.refusal.reason, Not(HasSubstr("nan")));  // it is computed from records
+  EXPECT_THAT(outcome.refusal.detail, HasSubstr("the loss is nan"));
+  EXPECT_EQ(behaviour_->trained, 1);
+  EXPECT_EQ(charges(), 1);
+}
+
+TEST_F(JobRunnerTest, ADeviceWithoutMemoryForOneRecordIsOneThatFails) {
+  LostDevice device;
+  device.is_lost = false;
+  site_.devices = {&device};
+  site_.retry_on_cpu = true;
+  behaviour_->at_step = [&](std::int64_t) {
+    if (behaviour_->made == 1) throw std::bad_alloc();
+  };
+  EXPECT_TRUE(runner()->run_round(1, tensors_of(1), progress_).contribution);
+  EXPECT_EQ(charges(), 2);
 }
 
 TEST_F(JobRunnerTest, ReturnsWhatItMadeWithTheWeightApplied) {
@@ -263,6 +356,22 @@ TEST_F(SiteEvaluationTest, IsLeftOutRatherThanSpendWhatLaterRoundsNeed) {
   for (std::int64_t round = 1; round <= 10; ++round) EXPECT_EQ(counts_of_round(*job, round), zeros_) << round;
   EXPECT_EQ(behaviour_->evaluated, 0);
   EXPECT_EQ(charges(), 10);
+}
+
+TEST_F(SiteEvaluationTest, IsLeftOutWhereTheDeviceFailsInIt) {
+  site_.data_sets["default"].share_evaluation = true;
+  behaviour_->at_evaluation = [] { throw FatalError(Error{Errc::unavailable, "CUDA: the device was lost"}); };
+  const auto job = runner(evaluating_offer());
+  EXPECT_EQ(counts_of_round(*job, 5), zeros_);
+  EXPECT_EQ(charges(), 2);
+}
+
+TEST_F(JobRunnerTest, ADeviceWithoutMemoryForTheModelTakesNoPart) {
+  behaviour_->at_making = [] { throw std::bad_alloc(); };
+  EXPECT_THAT(refusal_of().reason, HasSubstr("no memory"));
+  behaviour_->at_making = [] { throw FatalError(Error{Errc::unavailable, "CUDA: memory: the device was lost"}); };
+  EXPECT_THAT(refusal_of().reason, HasSubstr("the device was lost"));
+  EXPECT_EQ(charges(), 0);
 }
 
 TEST_F(JobRunnerTest, HandsOverAFinishedContributionThoughTheBudgetIsUsedUp) {

@@ -99,6 +99,8 @@ TEST_F(SiteConfigTest, ReadsBackWhatItRenders) {
   SiteConfig config;
   config.site = "spital \"zürich\"";
   config.servers = {"one:7000"};
+  config.device = "cuda:0,1";
+  config.retry_on_cpu = true;
   config.models = {"/srv/models \\ more"};
   DataSetPolicy policy;
   policy.file = directory_ / "data.tsv";
@@ -109,6 +111,8 @@ TEST_F(SiteConfigTest, ReadsBackWhatItRenders) {
   config.data_sets["letters"] = policy;
   const auto read_back = read(render_site_config(config)).value();
   EXPECT_EQ(read_back.site, config.site);
+  EXPECT_EQ(read_back.device, "cuda:0,1");
+  EXPECT_TRUE(read_back.retry_on_cpu);
   EXPECT_EQ(read_back.models, config.models);
   const DataSetPolicy& again = read_back.data_sets.at("letters");
   EXPECT_EQ(again.file, policy.file);

@@ -33,11 +33,13 @@ struct FakeBehaviour {
   std::int64_t steps = 4;
   double evaluation_noise_multiplier = 20.0;
   std::function<void(std::int64_t step)> at_step;
+  std::function<void()> at_making, at_evaluation;
 
   int made = 0;
   int trained = 0;
   int evaluated = 0;
   float made_of = 0.0F;  // the broadcast's value
+  TensorMap constants;
   tasks::SiteContext context;
 };
 
@@ -68,7 +70,10 @@ class FakeTask final : public tasks::ClientTask {
     charge.mechanism.steps = behaviour_->steps;
     return charge;
   }
-  Status set_constants(const TensorMap&) override { return {}; }
+  Status set_constants(const TensorMap& constants) override {
+    behaviour_->constants = constants;
+    return {};
+  }
   Result<privacy::Contribution> train(const TensorMap& broadcast, const tasks::RoundPlan& plan,
                                       privacy::PrivacySession& session, tasks::Progress& progress) override {
     ++behaviour_->trained;
@@ -92,6 +97,7 @@ class FakeTask final : public tasks::ClientTask {
   Result<privacy::Contribution> evaluate(const TensorMap&, privacy::PrivacySession& session,
                                          tasks::Progress&) override {
     ++behaviour_->evaluated;
+    if (behaviour_->at_evaluation) behaviour_->at_evaluation();
     TensorMap counts;
     counts[tasks::evaluation_tensor] = HostTensor::from_f64({3}, std::vector<double>{50.0, 40.0, 5.0});
     return session.contribute(std::move(counts), 1.0);
@@ -123,6 +129,8 @@ class SiteFixture : public ::testing::Test {
                                      const tasks::SiteContext& context) -> Result<std::unique_ptr<tasks::ClientTask>> {
       ++behaviour_->made;
       behaviour_->context = context;
+      behaviour_->constants = {};
+      if (behaviour_->at_making) behaviour_->at_making();
       if (behaviour_->make_error) return *behaviour_->make_error;
       return std::unique_ptr<tasks::ClientTask>(
           std::make_unique<FakeTask>(behaviour_, spec.data_set, context.declared_records));

@@ -13,12 +13,14 @@ namespace trib::client {
 namespace {
 
 namespace json = boost::json;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
 SiteStatus training_status(std::int64_t step) {
   SiteStatus status;
   status.site = "hospital";
+  status.device = "cuda:0 (NVIDIA H100)";
   status.connection.state = "connected";
   status.connection.server = "one:7000";
   JobStatus& job = status.jobs["job-1"];
@@ -37,6 +39,7 @@ SiteStatus training_status(std::int64_t step) {
 TEST(SiteStatus, IsOneJsonObjectWithTheLossInIt) {
   const auto parsed = json::parse(training_status(3).to_json()).as_object();
   EXPECT_EQ(parsed.at("site").as_string(), "hospital");
+  EXPECT_EQ(parsed.at("device").as_string(), "cuda:0 (NVIDIA H100)");
   const auto& job = parsed.at("jobs").as_array().at(0).as_object();
   EXPECT_EQ(job.at("id").as_string(), "job-1");
   EXPECT_EQ(job.at("step").as_int64(), 3);
@@ -94,7 +97,8 @@ TEST_F(DescribeSiteTest, ReadsLedgerAndOutboxBesideARunningClient) {
   EXPECT_NEAR(parsed.at("data_sets").at(0).at("epsilon_spent").as_double(), ledger_->epsilon_spent("default", 1e-5),
               1e-12);
   EXPECT_EQ(parsed.at("daemon").at("connection").at("state").as_string(), "connected");
-  EXPECT_THAT(describe_site(site(), false).value(), HasSubstr("daemon: connected one:7000"));
+  EXPECT_THAT(describe_site(site(), false).value(),
+              AllOf(HasSubstr("daemon: connected one:7000"), HasSubstr("computes on cuda:0 (NVIDIA H100)")));
 }
 
 TEST_F(DescribeSiteTest, SaysThatNothingHasRunYet) {

@@ -172,14 +172,14 @@ class TrafficTest : public SessionFixture {
   // Everything that the site sends from its hello to the end of the job's last round.
   Traffic train_on(const std::string& data) {
     site_.find_task = &tasks::find_task;
-    site_.device = &kernels::cpu_device();
+    site_.devices = {&kernels::cpu_device()};
     site_.model_directories = {std::filesystem::path(TRIBUTARY_SOURCE_DIR) / "base"};
     if (!shared_) site_.shared = shared_ = std::make_shared<tasks::SharedResources>();
     const tasks::JobSpec spec = tasks::read_job_text(text_job, "job.toml").value();
     const auto server =
         tasks::find_task("lora_text")
             .value()
-            ->make_server(spec, {site_.device, site_.model_directories, directory_.path(), site_.shared})
+            ->make_server(spec, {site_.devices.front(), site_.model_directories, directory_.path(), site_.shared})
             .value();
     const TensorMap broadcast = server->broadcast(server->initial_state().value()).value();
 

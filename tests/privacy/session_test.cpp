@@ -4,11 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <new>
 
 #include "kernels/grid.h"
 #include "privacy/accountant.h"
+#include "tests/kernels/forwarding_device.h"
 #include "vector_records.h"
 
 namespace trib::privacy {
@@ -106,6 +109,168 @@ TEST_F(SessionTest, GradientsThatAreNotTheParametersAreABug) {
   EXPECT_THROW((void)session.dp_sgd_step<VectorRecord>(*stream, records, VectorModel{1}.parameters(*stream),
                                                        VectorModel{2}.functions(*stream), [](const auto&) {}),
                std::invalid_argument);
+}
+
+// --- What goes wrong in a step ---
+
+TEST_F(SessionTest, ALossThatIsNoFiniteNumberEndsTheRoundAndItsChargeStays) {
+  ledger_ = Ledger::in_memory(budget_of(1e300), clock_).value();
+  for (const double loss : {std::nan(""), std::numeric_limits<double>::infinity()}) {
+    Charge charge = charge_of("j", std::isnan(loss) ? 1 : 2);
+    charge.mechanism.sample_rate = 1.0;
+    PrivacySession session = open(charge).value();
+    const RecordStore<VectorRecord> records(equal_records(5, {1.0f}));
+    const auto stream = kernels::cpu_device().make_stream();
+    const VectorModel model;
+    GradientFunctions<VectorRecord> functions = model.functions(*stream);
+    functions.micro_batch = 2;
+    bool fails = false, updated = false;
+    functions.per_sample = [&, inner = functions.per_sample](auto part, auto& out) {
+      inner(part, out);
+      return fails && part.size() == 1 ? loss : 1.0;
+    };
+    const auto take = [&] {
+      return session.dp_sgd_step<VectorRecord>(*stream, records, model.parameters(*stream), functions,
+                                               [&](const auto&) { updated = true; });
+    };
+    ASSERT_TRUE(take().ok());
+    fails = true;
+    updated = false;
+    const auto failed = take();
+    ASSERT_FALSE(failed.ok());
+    EXPECT_EQ(failed.error().code, Errc::invalid_argument);
+    EXPECT_THAT(failed.error().message, HasSubstr("step 2 of 10"));
+    EXPECT_THAT(failed.error().message, HasSubstr("learning rate"));
+    EXPECT_FALSE(updated);
+    fails = false;
+    EXPECT_EQ(take().error().code, Errc::limit_exceeded);
+    TensorMap tensors;
+    tensors["weight"] = HostTensor::from_f32({1}, std::vector<float>{1.0f});
+    EXPECT_EQ(session.contribute(std::move(tensors), 1.0).error().code, Errc::limit_exceeded);
+  }
+  EXPECT_EQ(ledger_->entries().size(), 2u);
+}
+
+TEST(StepWithoutMemory, HalvesItsMicroBatchesAndGivesTheSameResult) {
+  std::vector<VectorRecord> data;
+  for (int i = 0; i < 23; ++i) data.push_back({{0.01f * static_cast<float>(i), -0.3f}});
+  const RecordStore<VectorRecord> records(data);
+  const Mechanism mechanism = gaussian(1.0, 1.0, 0.1, 3);
+  TestSession roomy(mechanism, 23), tight(mechanism, 23);
+  const auto stream = kernels::cpu_device().make_stream();
+  const VectorModel model{.vector_size = 2, .micro_batch = 16};
+  GradientFunctions<VectorRecord> functions = model.functions(*stream);
+  std::vector<std::size_t> sizes;
+  functions.per_sample = [&, inner = functions.per_sample](auto part, auto& out) {
+    sizes.push_back(part.size());
+    if (part.size() > 5) throw std::bad_alloc();
+    return inner(part, out);
+  };
+  for (int number = 1; number <= 3; ++number) {
+    sizes.clear();
+    std::vector<float> gradient;
+    const StepReport report =
+        tight.session
+            .dp_sgd_step<VectorRecord>(*stream, records, model.parameters(*stream), functions,
+                                       [&](const std::vector<kernels::Tensor>& mean) {
+                                         const HostTensor host = mean.at(0).to_host(*stream);
+                                         gradient.assign(host.as<float>().begin(), host.as<float>().end());
+                                       })
+            .value();
+    EXPECT_EQ(step(roomy.session, records, model).second, gradient);
+    EXPECT_EQ(report.sample_count, 23);
+    EXPECT_EQ(report.mean_loss, 1.0);
+    EXPECT_EQ(report.micro_batch, 4);
+    // 16 and 8 fail once; from then on nothing larger than 4 is tried.
+    EXPECT_EQ(std::count_if(sizes.begin(), sizes.end(), [](std::size_t size) { return size > 5; }),
+              number == 1 ? 3 : 0);
+  }
+}
+
+TEST(StepWithoutMemory, ARecordThatDoesNotFitAloneIsAnError) {
+  TestSession test(gaussian(1.0, 1.0, 0.1, 3), 5);
+  const RecordStore<VectorRecord> records(equal_records(5, {1.0f}));
+  const auto stream = kernels::cpu_device().make_stream();
+  const VectorModel model;
+  GradientFunctions<VectorRecord> functions = model.functions(*stream);
+  functions.per_sample = [](auto, auto&) -> double { throw std::bad_alloc(); };
+  EXPECT_THROW((void)test.session.dp_sgd_step<VectorRecord>(*stream, records, model.parameters(*stream), functions,
+                                                            [](const auto&) {}),
+               std::bad_alloc);
+}
+
+// --- Several devices ---
+
+// Three steps of a model whose update moves it, on `count` devices; what every replica's update received.
+std::vector<std::vector<float>> steps_on(std::size_t count, const Mechanism& mechanism, std::size_t fails_on = 99) {
+  std::vector<VectorRecord> data;
+  for (int i = 0; i < 37; ++i)
+    data.push_back({{0.01f * static_cast<float>(i), -0.3f, 0.7f / static_cast<float>(i + 1)}});
+  const RecordStore<VectorRecord> records(data);
+  std::vector<std::unique_ptr<kernels::Device>> devices;  // outlive what the session keeps on them
+  TestSession test(mechanism, 37);
+  std::vector<std::unique_ptr<kernels::Stream>> streams;
+  std::vector<kernels::Stream*> addresses;
+  const VectorModel model{.vector_size = 2, .outer_size = 1, .micro_batch = 4};
+  std::vector<GradientFunctions<VectorRecord>> functions;
+  std::vector<std::vector<kernels::Tensor>> parameters;
+  std::vector<std::vector<float>> received(count);
+  std::vector<std::function<void(const std::vector<kernels::Tensor>&)>> updates;
+  for (std::size_t d = 0; d < count; ++d) {
+    devices.push_back(std::make_unique<kernels::ForwardingDevice>("device " + std::to_string(d)));
+    streams.push_back(devices[d]->make_stream());
+    addresses.push_back(streams[d].get());
+    functions.push_back(model.functions(*streams[d]));
+    if (d == fails_on)
+      functions[d].per_sample = [](auto, auto&) -> double {
+        throw FatalError(Error{Errc::unavailable, "the device was lost"});
+      };
+    parameters.push_back(model.parameters(*streams[d]));
+    updates.push_back([&, d](const std::vector<kernels::Tensor>& mean) {
+      for (const kernels::Tensor& tensor : mean) {
+        EXPECT_EQ(&tensor.device(), devices[d].get());
+        const HostTensor host = tensor.to_host(*streams[d]);
+        received[d].insert(received[d].end(), host.as<float>().begin(), host.as<float>().end());
+      }
+    });
+  }
+  std::vector<Replica<VectorRecord>> replicas;
+  for (std::size_t d = 0; d < count; ++d) replicas.push_back({*streams[d], parameters[d], functions[d], updates[d]});
+  const auto collective = kernels::make_host_collective(addresses);
+  for (int i = 0; i < 3; ++i) {
+    const StepReport report = test.session.dp_sgd_step<VectorRecord>(replicas, collective.get(), records).value();
+    EXPECT_EQ(report.step, i + 1);
+    EXPECT_EQ(report.sample_count > 0 ? report.mean_loss : 1.0, 1.0);
+    if (mechanism.sample_rate == 1.0) {
+      EXPECT_EQ(report.sample_count, 37);
+      EXPECT_GT(report.clipped_fraction, 0.2);
+    }
+  }
+  return received;
+}
+
+TEST(SeveralDevices, GiveTheBitsOfOneWhateverTheirNumber) {
+  for (const double rate : {1.0, 0.3}) {
+    const Mechanism mechanism = gaussian(rate, 1.0, 0.4, 3);
+    const std::vector<float> one = steps_on(1, mechanism).front();
+    ASSERT_EQ(one.size(), 9u);
+    for (const std::size_t count : {2, 3, 7, 40})
+      for (const std::vector<float>& replica : steps_on(count, mechanism)) EXPECT_EQ(replica, one) << count;
+  }
+}
+
+TEST(SeveralDevices, WithoutPrivacyGiveTheMeanOfAllRecords) {
+  Mechanism mechanism = gaussian(1.0, 0.0, 0.4, 3);
+  mechanism.kind = MechanismKind::none;
+  const std::vector<float> one = steps_on(1, mechanism).front();
+  for (const std::vector<float>& replica : steps_on(3, mechanism)) {
+    ASSERT_EQ(replica.size(), one.size());
+    for (std::size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(replica[i], one[i], 1e-6);
+  }
+}
+
+TEST(SeveralDevices, OneThatIsLostFailsTheStepWithItsOwnError) {
+  EXPECT_THROW(steps_on(3, gaussian(1.0, 1.0, 0.4, 3), 2), FatalError);
 }
 
 // --- One step ---

@@ -4,7 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
+#include <functional>
+#include <new>
 #include <set>
 
 #include "common/clock.h"
@@ -17,6 +20,7 @@
 #include "tasks/lora_text/config.h"
 #include "tasks/lora_text/records.h"
 #include "tasks/site_evaluation.h"
+#include "tests/kernels/forwarding_device.h"
 
 namespace trib::tasks::lora_text {
 namespace {
@@ -31,10 +35,14 @@ const fs::path models_directory = fs::path(TRIBUTARY_SOURCE_DIR) / "base";
 
 class Quiet final : public Progress {
  public:
-  void step(std::int64_t, std::int64_t, double) override { ++steps; }
+  void step(std::int64_t, std::int64_t, double) override {
+    ++steps;
+    if (at_step) at_step();
+  }
   void fraction(std::string_view, double) override {}
   bool cancelled() const override { return is_cancelled; }
   int steps = 0;
+  std::function<void()> at_step;
   bool is_cancelled = false;
 };
 
@@ -89,7 +97,7 @@ class LoraTextTest : public testing::Test {
 
   SiteContext site(const std::string& file, std::int64_t declared_records) const {
     return {.site = file,
-            .device = &kernels::cpu_device(),
+            .devices = {&kernels::cpu_device()},
             .data_file = directory_ / file,
             .declared_records = declared_records,
             .model_directories = {models_directory},
@@ -328,6 +336,144 @@ TEST_F(LoraTextTest, StopsBetweenStepsWhenItIsCancelled) {
   const auto contribution = train(*client, server->broadcast(server->initial_state().value()).value(), 1, 3);
   ASSERT_FALSE(contribution.ok());
   EXPECT_EQ(contribution.error().code, Errc::cancelled);
+}
+
+TEST_F(LoraTextTest, AbandonsARoundWhoseLossIsNoFiniteNumber) {
+  sections_["privacy"] = "epsilon = 8.0\ndelta = 1e-3\n";
+  const auto server = make_server();
+  const auto client = make_client("site-1.tsv", 24);
+  ASSERT_TRUE(client->set_constants(server->constants()).ok());
+  // Finite, so that it passes every check of what arrives; its logits are not.
+  TensorMap broadcast = server->broadcast(server->initial_state().value()).value();
+  for (float& value : broadcast["classifier.out_proj.weight"].as<float>()) value = 3e38f;
+  const auto contribution = train(*client, broadcast, 1, 1);
+  ASSERT_FALSE(contribution);
+  EXPECT_THAT(contribution.error().message,
+              AllOf(HasSubstr("step 1 of 3"), HasSubstr("not a finite number"), HasSubstr("learning rate")));
+  EXPECT_EQ(progress_.steps, 0);
+  // The model itself is sound: the next round trains.
+  EXPECT_TRUE(train(*client, server->broadcast(server->initial_state().value()).value(), 2, 1).ok());
+}
+
+// A device that can go away, as a GPU that falls off its bus: then every copy to it fails.
+class FailingDevice final : public kernels::ForwardingDevice {
+ public:
+  FailingDevice() : ForwardingDevice("cuda:0") {}
+  void copy_from_host(kernels::Stream& stream, void* to, const void* from, std::size_t bytes) override {
+    if (is_lost) throw FatalError(Error{Errc::unavailable, "CUDA: a copy to the device: the device was lost"});
+    ForwardingDevice::copy_from_host(stream, to, from, bytes);
+  }
+  Status check() override {
+    if (!is_lost) return {};
+    return Error{Errc::unavailable, "cuda:0 cannot be used any more: the device was lost"};
+  }
+  std::atomic<bool> is_lost{false};
+};
+
+TEST_F(LoraTextTest, ADeviceThatIsLostInAStepIsNamedAndTheSameJobTrainsOnTheCpu) {
+  const auto server = make_server();
+  const TensorMap broadcast = server->broadcast(server->initial_state().value()).value();
+  FailingDevice device;
+  SiteContext context = site("site-1.tsv", 24);
+  context.devices = {&device};
+  context.shared = std::make_shared<SharedResources>();  // not the fixture's, which outlives the device
+  const auto on_device = definition().make_client(job(), context).value();
+  ASSERT_TRUE(on_device->set_constants(server->constants()).ok());
+  ASSERT_TRUE(train(*on_device, broadcast, 1, 1).ok());
+  progress_.steps = 0;
+  progress_.at_step = [&] { device.is_lost = true; };
+  EXPECT_THROW((void)train(*on_device, broadcast, 2, 1), FatalError);
+  EXPECT_EQ(progress_.steps, 1);
+  const auto on_cpu = make_client("site-1.tsv", 24);
+  ASSERT_TRUE(on_cpu->set_constants(server->constants()).ok());
+  EXPECT_TRUE(train(*on_cpu, broadcast, 2, 1).ok());
+}
+
+TEST_F(LoraTextTest, TwoDevicesGiveWhatOneDoes) {
+  sections_["privacy"] = "epsilon = 8.0\ndelta = 1e-3\n";
+  const auto server = make_server();
+  const TensorMap broadcast = server->broadcast(server->initial_state().value()).value();
+  const auto made_on = [&](std::vector<kernels::Device*> devices) {
+    SiteContext context = site("site-2.tsv", 36);
+    context.devices = std::move(devices);
+    context.shared = std::make_shared<SharedResources>();
+    const auto client = definition().make_client(job(), context).value();
+    EXPECT_TRUE(client->set_constants(server->constants()).ok());
+    TensorMap made = train(*client, broadcast, 1, 5).value().tensors();
+    return made;
+  };
+  kernels::ForwardingDevice first("first"), second("second");
+  const TensorMap one = made_on({&kernels::cpu_device()}), two = made_on({&first, &second});
+  // The products of other micro-batches may round otherwise; what is summed and noised is the same otherwise.
+  ASSERT_EQ(one.schema(), two.schema());
+  double difference = 0.0, norm = 0.0;
+  for (const auto& [name, tensor] : one) {
+    const auto expected = tensor.as<float>();
+    const auto actual = two.at(name).as<float>();
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      difference += std::pow(static_cast<double>(expected[i]) - actual[i], 2);
+      norm += std::pow(static_cast<double>(expected[i]), 2);
+    }
+  }
+  EXPECT_GT(norm, 0.0);
+  EXPECT_LT(std::sqrt(difference / norm), 1e-5);
+}
+
+TEST_F(LoraTextTest, SaysThatADeviceHasNoMemoryForTheModelToMeasure) {
+  class FullDevice final : public kernels::ForwardingDevice {
+   public:
+    FullDevice() : ForwardingDevice("cuda:0") {}
+    void* allocate(std::size_t) override { throw std::bad_alloc(); }
+  } device;
+  BenchmarkRequest request;
+  request.base = models_directory / "roberta-mini-imdb";
+  request.lengths = {8};
+  request.devices = {&device};
+  const auto measured = definition().benchmark(request, progress_);
+  ASSERT_FALSE(measured);
+  EXPECT_EQ(measured.error().code, Errc::unavailable);
+  EXPECT_THAT(measured.error().message, HasSubstr("cuda:0 has no memory for this model"));
+}
+
+TEST_F(LoraTextTest, MeasuresATrainingStepOfAModelWithRandomOrRealWeights) {
+  BenchmarkRequest request;
+  request.base = models_directory / "roberta-mini-imdb";
+  request.batch = 6;
+  request.steps = 3;
+  request.data = directory_ / "site-1.tsv";
+  request.max_tokens = 16;
+  request.devices = {&kernels::cpu_device()};
+  const TrainingBenchmark measured = definition().benchmark(request, progress_).value();
+  EXPECT_EQ(measured.model, "roberta-mini-imdb");
+  EXPECT_EQ(measured.device, kernels::cpu_device().name());
+  EXPECT_EQ(measured.batch, 6);
+  EXPECT_GE(measured.micro_batch, 1);
+  EXPECT_LE(measured.longest_tokens, 16);
+  EXPECT_GT(measured.mean_tokens, 3.0);
+  EXPECT_GT(measured.private_seconds, 0.0);
+  EXPECT_GT(measured.overhead, 0.0);
+  EXPECT_GT(measured.operations, 0.0);
+  EXPECT_GT(measured.product_limit, 0.0);
+  EXPECT_GT(measured.peak_memory, std::uint64_t{10} << 20);
+  EXPECT_FALSE(measured.memory_of_device);
+
+  kernels::ForwardingDevice first("first"), second("second");
+  request.data.clear();
+  request.lengths = {5, 9};
+  request.devices = {&first, &second};
+  const TrainingBenchmark shared = definition().benchmark(request, progress_).value();
+  EXPECT_EQ(shared.collective, "host memory");
+  EXPECT_EQ(shared.mean_tokens, 7.0);
+  EXPECT_LE(shared.micro_batch, 3);
+
+  request.lengths = {100'000};
+  EXPECT_THAT(definition().benchmark(request, progress_).error().message, HasSubstr("the model takes 1 to"));
+  request.precision = "fp7";
+  EXPECT_THAT(definition().benchmark(request, progress_).error().message, HasSubstr("model.precision"));
+  request.base.clear();
+  request.precision = "fp32";
+  request.size = "giant";
+  EXPECT_THAT(definition().benchmark(request, progress_).error().message, HasSubstr("\"base\" and \"large\""));
 }
 
 TEST_F(LoraTextTest, RefusesToTrainWithoutConstantsOrFromAnotherBroadcast) {
