@@ -13,7 +13,9 @@ connected() { { admin sites --json 2>/dev/null || true; } | { grep -o '"connecte
 
 if [[ ! -s "$spool/job" ]]; then
   until [[ $(connected) -ge $clients ]]; do sleep 0.5; done
-  overrides=(--set "selection.expected_clients=$clients" --set "selection.minimum_clients=$clients")
+  # A client that is killed between its charge and its contribution has paid for a round that it sends nothing to: the
+  # round goes on without it.
+  overrides=(--set "selection.expected_clients=$clients" --set selection.minimum_clients=1)
   for override in ${TRIBUTARY_JOB_SET:-}; do overrides+=(--set "$override"); done
   submitted=$(admin job submit "$TRIBUTARY_JOB" "${overrides[@]}" --json)
   [[ "$submitted" =~ \"id\":\"([^\"]+)\" ]] || fail "no job id in: $submitted"

@@ -95,15 +95,17 @@ class Federation(unittest.TestCase):
         self.engine.wait("the job's end", ended, timeout)
         self.assertEqual(self.job.exit_code, 0, self.log_of(self.job) + self.engine.describe())
 
-    def check_charges(self):
-        """Every site paid for every round, and for none twice; its ledger verifies."""
+    def check_charges(self, away=0):
+        """Every site paid for every round but those that it was `away` for, and for none twice; its ledger verifies."""
         for client in self.clients:
             verified = run(os.path.join(BUILD, "bin", "trib"), "privacy", "verify", self.site(client), check=False)
             self.assertEqual(verified.returncode, 0, verified.stdout + verified.stderr)
             with open(self.site(client) + "/ledger.jsonl", encoding="utf-8") as file:
                 entries = [json.loads(line) for line in file]
             rounds = sorted(entry["round"] for entry in entries if "round" in entry and entry.get("steps", 0) > 0)
-            self.assertEqual(rounds, list(range(1, self.rounds + 1)), client.name)
+            self.assertEqual(rounds, sorted(set(rounds)), client.name + " paid twice")
+            self.assertLessEqual(set(rounds), set(range(1, self.rounds + 1)), client.name)
+            self.assertGreaterEqual(len(rounds), self.rounds - away, client.name)
 
 
 class Simulation(Federation):
@@ -226,7 +228,7 @@ class Chaos(Federation):
         self.aggregator.kill(signal.SIGKILL)
         self.engine.wait("the killed aggregator's return", lambda: self.aggregator.starts > before[1], 60)
         self.wait_for_the_end(600)
-        self.check_charges()
+        self.check_charges(away=4)  # the rounds that opened while it was being started again
         kills = self.log_of(self.engine.containers["chaos-kill"][0]).count('"message":"killed ')
         print("killed by the test: 2, by chaos-kill:", kills, "; starts:",
               {container.name: container.starts for container in [self.aggregator, *self.clients]})
