@@ -1,5 +1,5 @@
 // A warp a row, the row in registers: each value is read and written once.
-#include "kernels/cuda/device_functions.cuh"
+#include "kernels/cuda/fp8.cuh"
 #include "kernels/cuda/operations.h"
 
 namespace trib::kernels::cuda {
@@ -9,12 +9,37 @@ constexpr int warps = 4;
 
 struct Forward {
   Values x, residual, gamma, beta, y, y_narrow, normalized;
+  CodeRows y_codes;
   float* inverse_deviations;
   float epsilon;
   std::int64_t rows;
   int columns;
   bool aligned;
 };
+
+// A warp's row in e4m3, from its registers.
+template <int chunks>
+__device__ inline void write_codes(const CodeRows& to, const float4 (&row_values)[chunks], std::int64_t row,
+                                   int columns, bool aligned) {
+  const int lane = threadIdx.x % 32;
+  float peak = 0;
+#pragma unroll
+  for (int c = 0; c < chunks; ++c) peak = largest(peak, row_values[c]);
+  const float2 scale = e4m3_scale(warp_max(peak));
+  if (lane == 0) to.scales[row] = scale.y;
+#pragma unroll
+  for (int c = 0; c < chunks; ++c) {
+    const int i = 4 * lane + 128 * c;
+    if (i >= columns) continue;
+    const std::uint32_t codes = e4m3_four(row_values[c], scale.x);
+    std::uint8_t* at = to.codes + row * columns + i;
+    if (aligned) {
+      *reinterpret_cast<std::uint32_t*>(at) = codes;
+      continue;
+    }
+    for (int j = 0; j < 4 && i + j < columns; ++j) at[j] = static_cast<std::uint8_t>(codes >> 8 * j);
+  }
+}
 
 // `chunks` groups of 4 columns a lane; lane l has columns 4l + 128c …
 template <int chunks>
@@ -59,13 +84,16 @@ __global__ void __launch_bounds__(32 * warps) forward_rows(Forward a) {
     const float4 g = load4_of_row(a.gamma, 0, i, a.columns, a.aligned),
                  b = load4_of_row(a.beta, 0, i, a.columns, a.aligned);
     const float4 y = {unit.x * g.x + b.x, unit.y * g.y + b.y, unit.z * g.z + b.z, unit.w * g.w + b.w};
+    h[c] = i < a.columns ? y : float4{};
     if (a.y.data != nullptr) store4_of_row(a.y, start, i, a.columns, a.aligned, y);
     if (a.y_narrow.data != nullptr) store4_of_row(a.y_narrow, start, i, a.columns, a.aligned, y);
   }
+  if (a.y_codes.codes != nullptr) write_codes<chunks>(a.y_codes, h, row, a.columns, a.aligned);
 }
 
 struct Backward {
   Values dy, normalized, gamma, dx, dx_narrow;
+  CodeRows dx_codes;
   const float* inverse_deviations;
   std::int64_t rows;
   int columns;
@@ -104,7 +132,9 @@ __global__ void __launch_bounds__(32 * warps) backward_rows(Backward a) {
                        (g[c].z - mean - unit[c].z * slope) * inverse, (g[c].w - mean - unit[c].w * slope) * inverse};
     if (a.dx.data != nullptr) store4_of_row(a.dx, start, i, a.columns, a.aligned, dx);
     if (a.dx_narrow.data != nullptr) store4_of_row(a.dx_narrow, start, i, a.columns, a.aligned, dx);
+    g[c] = i < a.columns ? dx : float4{};
   }
+  if (a.dx_codes.codes != nullptr) write_codes<chunks>(a.dx_codes, g, row, a.columns, a.aligned);
 }
 
 // Calls launch(std::integral_constant<int, chunks>) with the smallest number of chunks that holds a row.
@@ -129,7 +159,7 @@ bool aligned_rows(std::initializer_list<Values> all, std::int64_t columns) {
 }  // namespace
 
 void layer_norm(Stream& stream, const Tensor& x, const Tensor& residual, const LayerNormWeights& weights,
-                const Tensor& y, const Tensor& y_bf16, const LayerNormSaved& saved) {
+                const Tensor& y, const Tensor& y_bf16, const LayerNormSaved& saved, const Fp8Rows& y_fp8) {
   Forward a{.x = values(x),
             .residual = values(residual),
             .gamma = values(weights.gamma),
@@ -137,12 +167,14 @@ void layer_norm(Stream& stream, const Tensor& x, const Tensor& residual, const L
             .y = values(y),
             .y_narrow = values(y_bf16),
             .normalized = values(saved.normalized),
+            .y_codes = code_rows(y_fp8),
             .inverse_deviations =
                 saved.inverse_deviations.defined() ? RawAccess::data<float>(saved.inverse_deviations) : nullptr,
             .epsilon = weights.epsilon,
             .rows = x.element_count() / weights.gamma.element_count(),
             .columns = static_cast<int>(weights.gamma.element_count()),
             .aligned = false};
+  detail::require(!y_fp8.defined() || a.columns % 4 == 0, "layer_norm: FP8 rows have a multiple of 4 columns");
   if (a.rows == 0) return;
   a.aligned = aligned_rows({a.x, a.residual, a.gamma, a.beta, a.y, a.y_narrow, a.normalized}, a.columns);
   with_chunks(a.columns, [&](auto chunks) {
@@ -152,16 +184,18 @@ void layer_norm(Stream& stream, const Tensor& x, const Tensor& residual, const L
 }
 
 void layer_norm_backward(Stream& stream, const Tensor& dy, const LayerNormWeights& weights, const LayerNormSaved& saved,
-                         const Tensor& dx, const Tensor& dx_bf16) {
+                         const Tensor& dx, const Tensor& dx_bf16, const Fp8Rows& dx_fp8) {
   Backward a{.dy = values(dy),
              .normalized = values(saved.normalized),
              .gamma = values(weights.gamma),
              .dx = values(dx),
              .dx_narrow = values(dx_bf16),
+             .dx_codes = code_rows(dx_fp8),
              .inverse_deviations = RawAccess::data<float>(saved.inverse_deviations),
              .rows = dy.element_count() / weights.gamma.element_count(),
              .columns = static_cast<int>(weights.gamma.element_count()),
              .aligned = false};
+  detail::require(!dx_fp8.defined() || a.columns % 4 == 0, "layer_norm: FP8 rows have a multiple of 4 columns");
   if (a.rows == 0) return;
   a.aligned = aligned_rows({a.dy, a.normalized, a.gamma, a.dx, a.dx_narrow}, a.columns);
   with_chunks(a.columns, [&](auto chunks) {

@@ -1,6 +1,7 @@
 // Training steps of RoBERTa-sized models with random weights on one device, beside bench/torch_dp_lora.py:
 //   train_bench DEVICE MODEL PRECISION BATCH TOKENS [STEPS]
-// MODEL is base or large; TOKENS is a length, or "sst2" for lengths as that data set has them; STEPS are timed after
+// MODEL is base or large; PRECISION is fp32, bf16, fp8, int8 or int4 (the last two: bf16 with a base of 8 or 4 bits);
+// TOKENS is a length, or "sst2" for lengths as that data set has them; STEPS are timed after
 // as many again for warming up. Prints one line each for a private and a plain step. Rank 8 on query and value, only
 // B trained, flat clip, Gaussian noise, SGD.
 #include <algorithm>
@@ -129,7 +130,7 @@ struct Trainer {
 
 int run(int count, char** arguments) {
   if (count < 6) {
-    std::fprintf(stderr, "usage: train_bench DEVICE base|large fp32|bf16 BATCH TOKENS|sst2 [STEPS]\n");
+    std::fprintf(stderr, "usage: train_bench DEVICE base|large fp32|bf16|fp8|int8|int4 BATCH TOKENS|sst2 [STEPS]\n");
     return 2;
   }
   const std::string name = arguments[2], precision = arguments[3], tokens = arguments[5];
@@ -138,11 +139,15 @@ int run(int count, char** arguments) {
   const int steps = count > 6 ? std::atoi(arguments[6]) : 10;
   kernels::Device& device = *kernels::open_device(arguments[1]).value();
   ClassifierConfig config;
-  config.precision = precision == "bf16" ? Precision::bf16 : Precision::fp32;
+  config.precision = precision == "fp32" ? Precision::fp32 : precision == "fp8" ? Precision::fp8 : Precision::bf16;
+  config.base_bits = precision == "int8" ? 8 : precision == "int4" ? 4 : 16;
   config.head = HeadTraining::frozen;
   config.adapter.alpha = 16;
+  const std::size_t free_before = device.free_memory();
   const auto model = TextClassifier::load(device, random_checkpoint(name, size), config).value();
   device.trim();
+  std::printf("%s %s: the loaded model takes %.3f GiB\n", name.c_str(), precision.c_str(),
+              static_cast<double>(free_before - device.free_memory()) / (1 << 30));
   const std::vector<TokenizedText> data = records(batch_size * 4, tokens);
   std::size_t longest = 0;
   for (const TokenizedText& record : data) longest = std::max(longest, record.tokens.size());
