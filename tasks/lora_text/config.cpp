@@ -53,9 +53,8 @@ void read_model(ConfigReader& config, Config& result) {
   if (bits != 16 && bits != 8 && bits != 4) {
     config.fail("model.base_bits", fmt::format("must be 16, 8 or 4, not {}", bits));
   } else if (bits != 16 && result.classifier.precision != models::Precision::bf16) {
-    config.fail(
-        "model.base_bits",
-        fmt::format("of {} needs model.precision = \"bf16\": the products of such a base are in bfloat16", bits));
+    config.fail("model.base_bits",
+                "below 16 needs model.precision = \"bf16\": weights come back to bfloat16 in a product");
   }
   result.classifier.max_tokens =
       config.integer("model.max_tokens", {.minimum = 3, .maximum = 4096}, result.classifier.max_tokens);
