@@ -30,6 +30,10 @@ void gelu(Stream& stream, const Tensor& x, const Tensor& y, const Tensor& kept) 
       [&] { cuda::gelu(stream, x, y, kept); });
 }
 
+bool gelu_keeps_input(Device& device) {
+  return device.kind() != DeviceKind::cpu;
+}
+
 void gelu_backward(Stream& stream, const Tensor& dy, const Tensor& kept, const Tensor& dx) {
   elementwise(
       stream, {&dy, &kept, &dx},

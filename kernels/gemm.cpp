@@ -1,15 +1,20 @@
 #include "kernels/gemm.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "kernels/activation.h"
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/fp8.h"
 #include "kernels/cuda/low_rank.h"
 #include "kernels/cuda/operations.h"
+#include "kernels/cuda/quantized_gemm.h"
 #include "kernels/detail/dispatch.h"
 #include "kernels/detail/raw_access.h"
+#include "kernels/fp8.h"
+#include "kernels/quantized_weights.h"
 
 namespace trib::kernels {
 namespace {
@@ -37,11 +42,62 @@ PackedMatrix::PackedMatrix(Stream& stream, const Tensor& weights, bool transpose
       [&] { impl_ = cuda::pack_matrix(stream, weights, transposed, compute); });
 }
 
-std::pair<PackedMatrix, PackedMatrix> PackedMatrix::both_ways(Stream& stream, const Tensor& weights, DType compute) {
+std::pair<PackedMatrix, PackedMatrix> PackedMatrix::both_ways(Stream& stream, const Tensor& weights, DType compute,
+                                                              WeightFormat format) {
+  supports_format(stream.device(), format).value();
+  if (format == WeightFormat::fp8) return {fp8(stream, weights, false), fp8(stream, weights, true)};
+  if (format != WeightFormat::dense) return quantized(stream, weights, compute, format);
   PackedMatrix forward(stream, weights, true, compute), backward;
   detail::dispatch(
       stream, [&] { backward = PackedMatrix(stream, weights, false, compute); },
       [&] { backward.impl_ = cuda::reversed(forward.impl()); });
+  return {forward, backward};
+}
+
+// For x·weightsᵀ, or for dy·weights if `reversed`: the rows that are quantized are the product's outputs.
+PackedMatrix PackedMatrix::fp8(Stream& stream, const Tensor& weights, bool reversed) {
+  Tensor outputs = weights;
+  if (reversed) {
+    outputs = Tensor(stream.device(), DType::f32, {weights.dim(1), weights.dim(0)});
+    transpose(stream, weights, outputs);
+  }
+  const Fp8Rows rows(stream.device(), outputs.dim(0), outputs.dim(1));
+  quantize_rows(stream, outputs, rows);
+  PackedMatrix packed;
+  detail::dispatch(
+      stream,
+      [&] {
+        const Tensor values(stream.device(), DType::f32, outputs.shape());
+        dequantize_rows(stream, rows, values);
+        const auto matrix =
+            cpu::pack_matrix(RawAccess::data<float>(values), values.dim(1), values.dim(0), true, DType::f32);
+        matrix->format = WeightFormat::fp8;
+        packed.impl_ = matrix;
+      },
+      [&] { packed.impl_ = cuda::pack_fp8(rows); });
+  return packed;
+}
+
+std::pair<PackedMatrix, PackedMatrix> PackedMatrix::quantized(Stream& stream, const Tensor& weights, DType compute,
+                                                              WeightFormat format) {
+  const HostTensor host = weights.to_host(stream);
+  const QuantizedWeights codes = quantize_weights(host.as<float>(), weights.dim(0), weights.dim(1), format);
+  PackedMatrix forward, backward;
+  detail::dispatch(
+      stream,
+      [&] {
+        const std::vector<float> values = dequantize_weights(codes);
+        for (const bool is_forward : {true, false}) {
+          const auto matrix = cpu::pack_matrix(values.data(), is_forward ? codes.columns : codes.rows,
+                                               is_forward ? codes.rows : codes.columns, is_forward, compute);
+          matrix->format = format;
+          (is_forward ? forward : backward).impl_ = matrix;
+        }
+      },
+      [&] {
+        require(compute == DType::bf16, "quantized weights are multiplied in bfloat16 on a GPU");
+        std::tie(forward.impl_, backward.impl_) = cuda::pack_quantized(stream, codes);
+      });
   return {forward, backward};
 }
 
@@ -54,6 +110,9 @@ std::int64_t PackedMatrix::output_size() const {
 DType PackedMatrix::compute() const {
   return impl_->compute;
 }
+WeightFormat PackedMatrix::format() const {
+  return impl_->format;
+}
 
 Status supports_compute(Device& device, DType compute) {
   if (device.kind() == DeviceKind::cpu) return cpu::supports_compute(compute);
@@ -61,8 +120,18 @@ Status supports_compute(Device& device, DType compute) {
   return Error{Errc::unsupported, "no matrix products in " + std::string(to_string(compute)) + " on " + device.name()};
 }
 
+Status supports_format(Device& device, WeightFormat format) {
+  if (format != WeightFormat::fp8 || device.kind() == DeviceKind::cpu) return {};
+#ifdef TRIB_HAS_CUDA
+  return cuda::supports_fp8(device);
+#else
+  return Error{Errc::unsupported, "no products in FP8 on " + device.name()};
+#endif
+}
+
 void packed_product(Stream& stream, const Tensor& x, const PackedMatrix& w, const Tensor& bias, bool accumulate,
                     const Tensor& y) {
+  require(w.format() != WeightFormat::fp8, "packed_product: a matrix in FP8 takes fp8_product");
   require(x.dtype() == w.compute() && x.dim(1) == w.input_size(), "packed_product: x does not fit the matrix");
   require(y.dim(0) == x.dim(0) && y.dim(1) == w.output_size(), "packed_product: y does not fit");
   require(y.dtype() == DType::f32 || y.dtype() == activation_types(stream.device(), w.compute()).products,

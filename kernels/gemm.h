@@ -9,6 +9,10 @@
 
 namespace trib::kernels {
 
+// How a frozen matrix is stored. `fp8`: e4m3 with a scale for each output, for fp8_product() (fp8.h). `int8` and
+// `int4`: quantized_weights.h, brought back to bfloat16 inside the product.
+enum class WeightFormat { dense, fp8, int8, int4 };
+
 // A frozen matrix in the form that the device's fastest product wants. Cheap to copy (shared).
 class PackedMatrix {
  public:
@@ -17,23 +21,32 @@ class PackedMatrix {
   // bf16: factors rounded to bfloat16, products added in float32. supports_compute() says whether this machine can.
   PackedMatrix(Stream& stream, const Tensor& weights, bool transposed, DType compute);
   // For x·weightsᵀ and for dy·weights, weights (out, in): a linear layer's forward and backward products. One copy
-  // serves both where the device allows.
-  static std::pair<PackedMatrix, PackedMatrix> both_ways(Stream& stream, const Tensor& weights, DType compute);
+  // serves both where the device allows; in FP8, whose products want both factors along the sum, each has its own, with
+  // scales of its own outputs. supports_format() says whether this machine can.
+  static std::pair<PackedMatrix, PackedMatrix> both_ways(Stream& stream, const Tensor& weights, DType compute,
+                                                         WeightFormat format = WeightFormat::dense);
 
   bool defined() const { return impl_ != nullptr; }
   std::int64_t input_size() const;   // k
   std::int64_t output_size() const;  // n
   DType compute() const;
+  WeightFormat format() const;
 
   struct Impl;
   const Impl& impl() const { return *impl_; }
 
  private:
+  static PackedMatrix fp8(Stream& stream, const Tensor& weights, bool reversed);
+  static std::pair<PackedMatrix, PackedMatrix> quantized(Stream& stream, const Tensor& weights, DType compute,
+                                                         WeightFormat format);
+
   std::shared_ptr<const Impl> impl_;
 };
 
 // Ok, or why products in `compute` cannot run here.
 Status supports_compute(Device& device, DType compute);
+// Ok, or why this device has no products with weights in `format`, and what to set instead.
+Status supports_format(Device& device, WeightFormat format);
 
 // y (t, n) = x·w + bias, or y += x·w if `accumulate`. x (t, k) has w's compute type; y is float32 or what
 // activation_types() calls products. bias (n) in y's type may be undefined, and is ignored with `accumulate`.

@@ -12,7 +12,7 @@ constexpr std::int64_t row_grain = 64;
 }
 
 void layer_norm(Stream& stream, const Tensor& x, const Tensor& residual, const LayerNormWeights& weights,
-                const Tensor& y, const Tensor& y_bf16, const LayerNormSaved& saved) {
+                const Tensor& y, const Tensor& y_bf16, const LayerNormSaved& saved, const Fp8Rows& y_fp8) {
   const std::int64_t columns = weights.gamma.element_count();
   detail::require(x.dim(-1) == columns && y.element_count() == x.element_count() &&
                       (!residual.defined() || residual.element_count() == x.element_count()),
@@ -32,12 +32,13 @@ void layer_norm(Stream& stream, const Tensor& x, const Tensor& residual, const L
                                           .columns = columns};
         cpu::parallel_for(x.element_count() / columns, row_grain,
                           [&](std::int64_t begin, std::int64_t end) { cpu::simd().layer_norm(arguments, begin, end); });
+        if (y_fp8.defined()) quantize_rows(stream, y, y_fp8);
       },
-      [&] { cuda::layer_norm(stream, x, residual, weights, y, y_bf16, saved); });
+      [&] { cuda::layer_norm(stream, x, residual, weights, y, y_bf16, saved, y_fp8); });
 }
 
 void layer_norm_backward(Stream& stream, const Tensor& dy, const LayerNormWeights& weights, const LayerNormSaved& saved,
-                         const Tensor& dx, const Tensor& dx_bf16) {
+                         const Tensor& dx, const Tensor& dx_bf16, const Fp8Rows& dx_fp8) {
   const std::int64_t columns = weights.gamma.element_count();
   detail::require(dy.dim(-1) == columns && dx.element_count() == dy.element_count() &&
                       saved.normalized.element_count() == dy.element_count(),
@@ -56,8 +57,9 @@ void layer_norm_backward(Stream& stream, const Tensor& dy, const LayerNormWeight
         cpu::parallel_for(dy.element_count() / columns, row_grain, [&](std::int64_t begin, std::int64_t end) {
           cpu::simd().layer_norm_backward(arguments, begin, end);
         });
+        if (dx_fp8.defined()) quantize_rows(stream, dx, dx_fp8);
       },
-      [&] { cuda::layer_norm_backward(stream, dy, weights, saved, dx, dx_bf16); });
+      [&] { cuda::layer_norm_backward(stream, dy, weights, saved, dx, dx_bf16, dx_fp8); });
 }
 
 }  // namespace trib::kernels

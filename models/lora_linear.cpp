@@ -23,7 +23,7 @@ void GradientTargets::add(Stream& stream, std::size_t parameter, float alpha, co
 LoraLinear::LoraLinear(Stream& stream, const Tensor& weights, const Tensor& bias, const std::vector<Part>& parts,
                        std::int64_t rank, double alpha, ComputeTypes types)
     : types_(types), rank_(rank), scale_(static_cast<float>(alpha / static_cast<double>(rank))) {
-  std::tie(forward_, backward_) = kernels::PackedMatrix::both_ways(stream, weights, types.compute);
+  std::tie(forward_, backward_) = kernels::PackedMatrix::both_ways(stream, weights, types.compute, types.weights);
   auto in_products_type = [&](const Tensor& from) {
     return types.products == DType::f32 ? from : Tensor(stream.device(), types.products, from.shape());
   };
@@ -65,8 +65,14 @@ LoraLinear::Saved LoraLinear::make_saved(Workspace& workspace, std::int64_t rows
   return saved;
 }
 
+void LoraLinear::frozen_product(Stream& stream, const Activation& x, const kernels::PackedMatrix& w, const Tensor& bias,
+                                bool accumulate, const Tensor& y) const {
+  if (types_.fp8()) return kernels::fp8_product(stream, x.fp8, w, bias, accumulate, y);
+  kernels::packed_product(stream, x.compute, w, bias, accumulate, y);
+}
+
 void LoraLinear::forward(Stream& stream, const Activation& x, const Saved& saved, const Tensor& y) const {
-  kernels::packed_product(stream, x.compute, forward_, bias_, false, y);
+  frozen_product(stream, x, forward_, bias_, false, y);
   if (!adapted()) return;
   kernels::matmul(stream, 1.0f, for_adapters(x), all_a_transposed_, false, saved.reduced);
   for (std::size_t i = 0; i < adapters_.size(); ++i)
@@ -87,7 +93,7 @@ void LoraLinear::backward_gelu(Stream& stream, const Activation& dy, const Tenso
 void LoraLinear::backward(Stream& stream, Workspace& workspace, const Activation& dy, const Saved& saved,
                           const RecordRows& rows, const GradientTargets& targets, const Tensor& dx,
                           bool accumulate) const {
-  if (dx.defined()) kernels::packed_product(stream, dy.compute, backward_, {}, accumulate, dx);
+  if (dx.defined()) frozen_product(stream, dy, backward_, {}, accumulate, dx);
   if (!adapted()) return;
   Workspace::Scope scope(workspace);
   const bool needs_reduced_gradient = dx.defined() || trains_a();

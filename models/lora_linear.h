@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/gemm.h"
+#include "kernels/fp8.h"
 
 namespace trib::models {
 
@@ -15,14 +15,18 @@ struct ComputeTypes {
   DType products = DType::f32;  // what they give, and what adapters read: float32 or `compute`
   DType states = DType::f32;    // the states between the layers: float32 or `compute`
   DType state_gradients = DType::f32;
+  kernels::WeightFormat weights = kernels::WeightFormat::dense;
+  // Whether frozen products take FP8 rows. Then `compute` is the type of what they are made from.
+  bool fp8() const { return weights == kernels::WeightFormat::fp8; }
   // Whether one tensor serves frozen products and adapters alike.
   bool shared() const { return compute == products; }
 };
 
-// A row-per-token value: in float32, and in the type that frozen products take. In fp32 both are one tensor; either may
-// be undefined where it is not needed.
+// A row-per-token value: in float32, in the compute type, and in FP8 where frozen products take that. In fp32 the first
+// two are one tensor; each may be undefined where it is not needed.
 struct Activation {
   kernels::Tensor value, compute;
+  kernels::Fp8Rows fp8;
 };
 
 // Which rows belong to which record of a micro-batch, and where the record's gradients go.
@@ -81,8 +85,8 @@ class LoraLinear {
   // y (rows, out) in the products' type. `saved.reduced` is scratch where no backward pass follows.
   void forward(kernels::Stream& stream, const Activation& x, const Saved& saved, const kernels::Tensor& y) const;
 
-  // For a layer without adapters: the layer and the gelu behind it, and the way back through the gelu before it. See
-  // kernels::packed_product_gelu for the tensors.
+  // For a layer without adapters and not in FP8: the layer and the gelu behind it, and the way back through the gelu
+  // before it. See kernels::packed_product_gelu for the tensors.
   void forward_gelu(kernels::Stream& stream, const Activation& x, const kernels::Tensor& before,
                     const kernels::Tensor& y, const kernels::Tensor& kept) const;
   void backward_gelu(kernels::Stream& stream, const Activation& dy, const kernels::Tensor& kept,
@@ -100,6 +104,9 @@ class LoraLinear {
     return {u, static_cast<std::int64_t>(adapter) * rank_, rank_};
   }
 
+  // y = x·w + bias, or y += x·w.
+  void frozen_product(kernels::Stream& stream, const Activation& x, const kernels::PackedMatrix& w,
+                      const kernels::Tensor& bias, bool accumulate, const kernels::Tensor& y) const;
   // What adapters read of an input or of a gradient.
   const kernels::Tensor& for_adapters(const Activation& x) const { return types_.shared() ? x.compute : x.value; }
 

@@ -92,14 +92,25 @@ class LayerLoader {
 
 }  // namespace
 
+kernels::WeightFormat weight_format(const ClassifierConfig& config) {
+  using kernels::WeightFormat;
+  if (config.precision == Precision::fp8) return WeightFormat::fp8;
+  return config.base_bits == 8 ? WeightFormat::int8 : config.base_bits == 4 ? WeightFormat::int4 : WeightFormat::dense;
+}
+
 Result<RobertaEncoder> RobertaEncoder::load(Stream& stream, const RobertaConfig& roberta,
                                             const RobertaCheckpoint& checkpoint, const ClassifierConfig& config) {
   TRIB_TRY(check_targets(config.adapter));
   RobertaEncoder encoder;
   encoder.config_ = roberta;
-  const DType compute = config.precision == Precision::bf16 ? DType::bf16 : DType::f32;
+  const kernels::WeightFormat weights = weight_format(config);
+  const bool fp8 = weights == kernels::WeightFormat::fp8;
+  const DType compute = fp8                                   ? kernels::fp8_companion_type(stream.device())
+                        : config.precision == Precision::bf16 ? DType::bf16
+                                                              : DType::f32;
   const auto [products, states, state_gradients] = kernels::activation_types(stream.device(), compute);
-  const ComputeTypes types{compute, products, states, state_gradients};
+  // States in bfloat16 where products are in FP8: their rounding is a sixteenth of e4m3's.
+  const ComputeTypes types{compute, products, fp8 ? compute : states, state_gradients, weights};
   encoder.types_ = types;
   const std::int64_t d = roberta.hidden_size, wide = roberta.intermediate_size;
 
@@ -165,6 +176,7 @@ Activation RobertaEncoder::take_state(Workspace& workspace, std::int64_t rows, c
   if (!state.value.defined()) state.value = take(types_.states);
   if (types_.states == types_.compute) state.compute = state.value;
   if (!state.compute.defined()) state.compute = take(types_.compute);
+  if (types_.fp8()) state.fp8 = kernels::Fp8Rows::take(workspace, rows, config_.hidden_size);
   return state;
 }
 
@@ -226,7 +238,7 @@ void RobertaEncoder::forward(Stream& stream, Workspace& workspace, const PackedB
   kernels::embed(stream, batch.tokens, token_table_, batch.positions, position_table_,
                  type_embedding_.reshape({config_.hidden_size}), x.value);
   const bool two_forms = types_.states != types_.compute;  // of a state
-  kernels::layer_norm(stream, x.value, {}, embedding_norm_, x.value, two_forms ? x.compute : Tensor(), {});
+  kernels::layer_norm(stream, x.value, {}, embedding_norm_, x.value, two_forms ? x.compute : Tensor(), {}, x.fp8);
   if (saved) saved->layers.clear();
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     // A layer's output takes the place of its input, except where a trained A needs that input later.
@@ -235,7 +247,7 @@ void RobertaEncoder::forward(Stream& stream, Workspace& workspace, const PackedB
     LayerSaved layer_saved = make_saved(workspace, batch, i, saved != nullptr);
     const bool keep_input = saved && (layers_[i].query_key_value.trains_a() || layers_[i].key_value.trains_a());
     if (keep_input) layer_saved.projections.input = types_.shared() ? x.compute : x.value;
-    Activation result = is_last(i)   ? Activation{first_tokens, {}}
+    Activation result = is_last(i)   ? Activation{first_tokens, {}, {}}
                         : keep_input ? take_state(workspace, batch.token_count, {})
                                      : x;
     forward_layer(stream, workspace, batch, i, x, layer_saved, result);
@@ -248,7 +260,8 @@ void RobertaEncoder::forward_layer(Stream& stream, Workspace& workspace, const P
                                    const Activation& input, const LayerSaved& saved, const Activation& result) const {
   Workspace::Scope scope(workspace);
   const Layer& layer = layers_[index];
-  const bool two_forms = types_.states != types_.compute, shared = types_.shared(), last = is_last(index);
+  const bool two_forms = types_.states != types_.compute, shared = types_.shared(), last = is_last(index),
+             fp8 = types_.fp8();
   const std::int64_t d = config_.hidden_size, t = batch.token_count, rows = last ? batch.record_count : t;
   auto kept_or_scratch = [&](const Tensor& kept, std::int64_t row_count, std::int64_t columns) {
     return kept.defined() ? kept : workspace.take(types_.products, {row_count, columns});
@@ -259,11 +272,13 @@ void RobertaEncoder::forward_layer(Stream& stream, Workspace& workspace, const P
     Activation x;
     if (shared || linear.adapted()) x.value = kept_or_scratch(kept, rows, columns);
     x.compute = shared ? x.value : workspace.take(types_.compute, {rows, columns});
+    if (fp8) x.fp8 = kernels::Fp8Rows::take(workspace, rows, columns);
     return x;
   };
   auto target_of = [&](const Activation& x) { return x.value.defined() ? x.value : x.compute; };
   auto complete = [&](const Activation& x) {
     if (!shared && x.value.defined()) kernels::to_bf16(stream, x.value, x.compute);
+    if (fp8) kernels::quantize_rows(stream, target_of(x), x.fp8);
   };
   // x + residual is normalized into `state`. A product that gives the state's type may write x into it.
   auto take_sum = [&](const Activation& state) {
@@ -271,7 +286,8 @@ void RobertaEncoder::forward_layer(Stream& stream, Workspace& workspace, const P
   };
   auto add_and_normalize = [&](const Tensor& x, const Tensor& residual, const kernels::LayerNormWeights& weights,
                                const kernels::LayerNormSaved& kept, const Activation& state) {
-    kernels::layer_norm(stream, x, residual, weights, state.value, two_forms ? state.compute : Tensor(), kept);
+    kernels::layer_norm(stream, x, residual, weights, state.value, two_forms ? state.compute : Tensor(), kept,
+                        state.fp8);
   };
 
   // Queries, keys and values.
@@ -281,6 +297,7 @@ void RobertaEncoder::forward_layer(Stream& stream, Workspace& workspace, const P
     const Activation first = take_state(workspace, rows, saved.query_projection.input);
     kernels::gather_rows(stream, input.value, batch.first_rows, first.value);
     if (two_forms) kernels::gather_rows(stream, input.compute, batch.first_rows, first.compute);
+    if (fp8) kernels::quantize_rows(stream, first.value, first.fp8);
     query = kept_or_scratch(saved.query, rows, d);
     layer.query.forward(stream, first, saved.query_projection, query);
     layer.key_value.forward(stream, input, saved.projections, projected);
@@ -299,26 +316,37 @@ void RobertaEncoder::forward_layer(Stream& stream, Workspace& workspace, const P
   add_and_normalize(attended, residual, layer.attention_norm, saved.attention_norm, middle);
 
   // The feed-forward part, added and normalized.
-  Tensor before;  // the gelu's input
-  if (layer.intermediate.adapted() || types_.products == DType::f32)
-    before = workspace.take(types_.products, {rows, config_.intermediate_size});
   Activation inner;
-  if (shared || layer.output.adapted())
-    inner.value = before.defined() && !saved.output.input.defined()
-                      ? before
-                      : kept_or_scratch(saved.output.input, rows, config_.intermediate_size);
-  inner.compute = shared ? inner.value : workspace.take(types_.compute, before.shape());
-  if (layer.intermediate.adapted()) {
+  if (fp8) {
+    // The gelu has its own pass, which rounds its result.
+    const std::int64_t wide = config_.intermediate_size;
+    const bool in_place = saved.gelu.defined() && kernels::gelu_keeps_input(stream.device());
+    const Tensor before = in_place ? saved.gelu : workspace.take(types_.products, {rows, wide});
+    inner.fp8 = kernels::Fp8Rows::take(workspace, rows, wide);
+    if (layer.output.adapted()) inner.value = inner.compute = kept_or_scratch(saved.output.input, rows, wide);
     layer.intermediate.forward(stream, middle, saved.intermediate, before);
-    kernels::gelu(stream, before, target_of(inner), saved.gelu);
+    kernels::gelu_fp8(stream, before, inner.value, inner.fp8, saved.gelu);
   } else {
-    layer.intermediate.forward_gelu(stream, middle, before, target_of(inner), saved.gelu);
+    Tensor before;  // the gelu's input
+    if (layer.intermediate.adapted() || types_.products == DType::f32)
+      before = workspace.take(types_.products, {rows, config_.intermediate_size});
+    if (shared || layer.output.adapted())
+      inner.value = before.defined() && !saved.output.input.defined()
+                        ? before
+                        : kept_or_scratch(saved.output.input, rows, config_.intermediate_size);
+    inner.compute = shared ? inner.value : workspace.take(types_.compute, before.shape());
+    if (layer.intermediate.adapted()) {
+      layer.intermediate.forward(stream, middle, saved.intermediate, before);
+      kernels::gelu(stream, before, target_of(inner), saved.gelu);
+    } else {
+      layer.intermediate.forward_gelu(stream, middle, before, target_of(inner), saved.gelu);
+    }
+    complete(inner);
   }
-  complete(inner);
   const Tensor sum = workspace.take(types_.products, {rows, d});
   layer.output.forward(stream, inner, saved.output, sum);
   kernels::layer_norm(stream, sum, middle.value, layer.output_norm, result.value,
-                      two_forms && !last ? result.compute : Tensor(), saved.output_norm);
+                      two_forms && !last ? result.compute : Tensor(), saved.output_norm, result.fp8);
 }
 
 void RobertaEncoder::backward(Stream& stream, Workspace& workspace, const PackedBatch& batch, const Saved& saved,
@@ -337,14 +365,16 @@ void RobertaEncoder::backward_layer(Stream& stream, Workspace& workspace, const 
                                     const Tensor& d_input) const {
   Workspace::Scope scope(workspace);
   const Layer& layer = layers_[index];
-  const bool two_forms = d.dtype() != types_.compute, shared = types_.shared(), last = is_last(index);
+  const bool two_forms = d.dtype() != types_.compute, shared = types_.shared(), last = is_last(index),
+             fp8 = types_.fp8();
   const std::int64_t size = config_.hidden_size, t = batch.token_count, rows = last ? batch.record_count : t;
   const RecordRows& row_sets = last ? batch.first_tokens : batch.records;
   const int deepest = index == 0 ? lowest_ : static_cast<int>(projections);
 
-  Activation d_sum{d, two_forms ? workspace.take(types_.compute, {rows, size}) : d};
-  kernels::layer_norm_backward(stream, d, layer.output_norm, saved.output_norm, d,
-                               two_forms ? d_sum.compute : Tensor());
+  Activation d_sum{d, two_forms ? workspace.take(types_.compute, {rows, size}) : d, {}};
+  if (fp8) d_sum.fp8 = kernels::Fp8Rows::take(workspace, rows, size);
+  kernels::layer_norm_backward(stream, d, layer.output_norm, saved.output_norm, d, two_forms ? d_sum.compute : Tensor(),
+                               d_sum.fp8);
   {
     Workspace::Scope feed_forward(workspace);
     if (deepest == output)
@@ -355,7 +385,12 @@ void RobertaEncoder::backward_layer(Stream& stream, Workspace& workspace, const 
       d_inner.value = workspace.take(types_.products, inner_shape);
     d_inner.compute = shared ? d_inner.value : workspace.take(types_.compute, inner_shape);
     const Tensor& target = layer.intermediate.adapted() ? d_inner.value : d_inner.compute;
-    if (layer.output.adapted()) {
+    if (fp8) {
+      d_inner.fp8 = kernels::Fp8Rows::take(workspace, rows, config_.intermediate_size);
+      layer.output.backward(stream, workspace, d_sum, saved.output, row_sets, targets, d_inner.value, false);
+      kernels::gelu_backward_fp8(stream, d_inner.value, saved.gelu, layer.intermediate.adapted() ? target : Tensor(),
+                                 d_inner.fp8);
+    } else if (layer.output.adapted()) {
       layer.output.backward(stream, workspace, d_sum, saved.output, row_sets, targets, d_inner.value, false);
       kernels::gelu_backward(stream, d_inner.value, saved.gelu, target);
     } else {
@@ -367,7 +402,7 @@ void RobertaEncoder::backward_layer(Stream& stream, Workspace& workspace, const 
     if (deepest == intermediate) return;
   }
   kernels::layer_norm_backward(stream, d, layer.attention_norm, saved.attention_norm, d,
-                               two_forms ? d_sum.compute : Tensor());
+                               two_forms ? d_sum.compute : Tensor(), d_sum.fp8);
   Tensor d_context;
   if (deepest < attention_output) d_context = workspace.take(types_.products, {rows, size});
   layer.attention_output.backward(stream, workspace, d_sum, saved.attention_output, row_sets, targets, d_context,
@@ -387,6 +422,10 @@ void RobertaEncoder::backward_layer(Stream& stream, Workspace& workspace, const 
                               d_keys, {d_projected.value, first_key + size, size});
   auto complete = [&](Activation& gradient) {
     gradient.compute = gradient.value;
+    if (fp8 && goes_on) {
+      gradient.fp8 = kernels::Fp8Rows::take(workspace, gradient.value.dim(0), gradient.value.dim(1));
+      kernels::quantize_rows(stream, gradient.value, gradient.fp8);
+    }
     if (shared || !goes_on) return;
     gradient.compute = workspace.take(types_.compute, gradient.value.shape());
     kernels::to_bf16(stream, gradient.value, gradient.compute);

@@ -27,6 +27,9 @@ struct PackedBatch {
   std::int64_t longest = 0;  // tokens of the longest record
 };
 
+// How a base is stored for the products that the config asks for.
+kernels::WeightFormat weight_format(const ClassifierConfig& config);
+
 class RobertaEncoder {
  public:
   // Every layer whose name ends in one of the config's targets gets an adapter.

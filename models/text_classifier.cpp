@@ -299,7 +299,17 @@ Result<std::unique_ptr<TextClassifier>> TextClassifier::load(kernels::Device& de
     return refuse("the adapter rank is " + std::to_string(config.adapter.rank) +
                   "; the base model's layers allow at most " +
                   std::to_string(std::min(roberta.hidden_size, roberta.intermediate_size)));
+  if (config.base_bits != 16 && config.base_bits != 8 && config.base_bits != 4)
+    return refuse("base_bits is " + std::to_string(config.base_bits) + "; accepted are 16, 8 and 4");
+  if (config.base_bits != 16 && config.precision != Precision::bf16)
+    return refuse("base_bits is " + std::to_string(config.base_bits) +
+                  ", which needs the precision bf16: weights are brought back to bfloat16 in the product");
   TRIB_TRY(kernels::supports_compute(device, config.precision == Precision::bf16 ? DType::bf16 : DType::f32));
+  TRIB_TRY(kernels::supports_format(device, weight_format(config)));
+  if (config.precision == Precision::fp8 && (roberta.hidden_size % 16 != 0 || roberta.intermediate_size % 16 != 0))
+    return refuse("the precision fp8 takes layers whose sizes are multiples of 16; the base model in " +
+                  base_directory.string() + " has " + std::to_string(roberta.hidden_size) + " and " +
+                  std::to_string(roberta.intermediate_size) + ": set the precision to bf16");
   TRIB_ASSIGN(const RobertaCheckpoint checkpoint, RobertaCheckpoint::read(base_directory));
 
   auto impl = std::make_unique<Impl>(device, roberta, config);

@@ -14,7 +14,8 @@
 namespace trib::models {
 
 enum class HeadTraining { frozen, out_proj, all };  // which part of the classification head trains
-enum class Precision { fp32, bf16 };                // of the frozen matrix products; adapters and sums stay fp32
+// Of the frozen matrix products; adapters and sums stay fp32. fp8: e4m3 with a scale for each token and each output.
+enum class Precision { fp32, bf16, fp8 };
 
 struct AdapterConfig {
   std::int64_t rank = 8;
@@ -33,6 +34,9 @@ struct ClassifierConfig {
   AdapterConfig adapter;
   HeadTraining head = HeadTraining::out_proj;
   Precision precision = Precision::fp32;
+  // In which the frozen weights are stored: 16 is the precision's own type; 8 and 4 (kernels/quantized_weights.h) save
+  // memory on a GPU, for products in bf16.
+  std::int64_t base_bits = 16;
   std::int64_t max_tokens = 128;
   std::uint64_t head_seed = 0;  // for a head that the base files lack: N(0, initializer_range²), zero bias
 };

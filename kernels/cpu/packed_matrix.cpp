@@ -177,8 +177,8 @@ class OnednnMatrix final : public HostMatrix {
 
 }  // namespace
 
-std::shared_ptr<const HostMatrix> pack_matrix(const float* weights, std::int64_t input_size, std::int64_t output_size,
-                                              bool transposed, DType compute) {
+std::shared_ptr<HostMatrix> pack_matrix(const float* weights, std::int64_t input_size, std::int64_t output_size,
+                                        bool transposed, DType compute) {
   return std::make_shared<OnednnMatrix>(weights, input_size, output_size, transposed, compute);
 }
 
@@ -219,8 +219,8 @@ class PlainMatrix final : public HostMatrix {
 
 }  // namespace
 
-std::shared_ptr<const HostMatrix> pack_matrix(const float* weights, std::int64_t input_size, std::int64_t output_size,
-                                              bool transposed, DType) {
+std::shared_ptr<HostMatrix> pack_matrix(const float* weights, std::int64_t input_size, std::int64_t output_size,
+                                        bool transposed, DType) {
   return std::make_shared<PlainMatrix>(weights, input_size, output_size, transposed);
 }
 

@@ -11,6 +11,7 @@ namespace trib::kernels {
 struct PackedMatrix::Impl {
   std::int64_t input_size = 0, output_size = 0;
   DType compute = DType::f32;
+  WeightFormat format = WeightFormat::dense;
   virtual ~Impl() = default;
 };
 
@@ -22,8 +23,8 @@ struct HostMatrix : PackedMatrix::Impl {
 };
 
 // weights (k, n), or (n, k) if `transposed`.
-std::shared_ptr<const HostMatrix> pack_matrix(const float* weights, std::int64_t input_size, std::int64_t output_size,
-                                              bool transposed, DType compute);
+std::shared_ptr<HostMatrix> pack_matrix(const float* weights, std::int64_t input_size, std::int64_t output_size,
+                                        bool transposed, DType compute);
 Status supports_compute(DType compute);
 
 }  // namespace cpu

@@ -11,8 +11,10 @@
 
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/fp8.h"
 #include "kernels/cuda/low_rank.h"
 #include "kernels/cuda/operations.h"
+#include "kernels/cuda/quantized_gemm.h"
 #include "kernels/cuda/runtime.h"
 
 namespace trib::kernels::cuda {
@@ -127,11 +129,8 @@ Handles& handles(Stream& stream) {
 struct DeviceMatrix final : PackedMatrix::Impl {
   Tensor weights;
   bool transposed = false;
+  Tensor scales;  // (n) float32 in FP8, whose codes are `weights` (n, k)
 };
-
-const DeviceMatrix& device_matrix(const PackedMatrix& w) {
-  return static_cast<const DeviceMatrix&>(w.impl());
-}
 
 // RAII around cuBLASLt's descriptors.
 struct Descriptor {
@@ -147,8 +146,8 @@ struct Descriptor {
 };
 struct Layout {
   cublasLtMatrixLayout_t value = nullptr;
-  Layout(bool is_bf16, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
-    check_blas(blas().cublasLtMatrixLayoutCreate(&value, type_of(is_bf16), static_cast<std::uint64_t>(rows),
+  Layout(cudaDataType_t type, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
+    check_blas(blas().cublasLtMatrixLayoutCreate(&value, type, static_cast<std::uint64_t>(rows),
                                                  static_cast<std::uint64_t>(columns), stride),
                "a layout");
   }
@@ -168,19 +167,43 @@ struct Preference {
 struct Epilogue {
   cublasLtEpilogue_t kind = CUBLASLT_EPILOGUE_DEFAULT;
   const void* bias = nullptr;
-  void* kept = nullptr;  // (t, n) bf16
+  void* kept = nullptr;               // (t, n) bf16
+  const float* row_scales = nullptr;  // (t), of x in FP8
 };
 
-void lt_product(Stream& stream, const Tensor& x, const PackedMatrix& w, const Epilogue& epilogue, bool accumulate,
+#if CUBLAS_VERSION >= 120900
+constexpr bool has_fp8_scales = true;
+#else
+constexpr bool has_fp8_scales = false;  // of rows; one for a whole matrix would not do
+#endif
+
+// Both factors in e4m3: element (i, j) of the product is multiplied by the i-th scale of one and the j-th of the other.
+void set_fp8_scales([[maybe_unused]] Descriptor& product, [[maybe_unused]] const float* output_scales,
+                    [[maybe_unused]] const float* row_scales) {
+#if CUBLAS_VERSION >= 120900
+  product.set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, std::int32_t{CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F});
+  product.set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, std::int32_t{CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F});
+  product.set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, output_scales);
+  product.set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, row_scales);
+  // Sums stay in the tensor cores. Moving them to float32 registers now and then costs 6 % of a step and changes no
+  // figure of docs/performance.md beyond its noise: e4m3's own rounding is far coarser.
+  product.set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, std::int8_t{1});
+#endif
+}
+
+void lt_product(Stream& stream, const Tensor& x, const PackedMatrix::Impl& w, const Epilogue& epilogue, bool accumulate,
                 const Tensor& y) {
-  const std::int64_t t = x.dim(0), k = w.input_size(), n = w.output_size();
+  const auto& matrix = static_cast<const DeviceMatrix&>(w);
+  const std::int64_t t = x.dim(0), k = w.input_size, n = w.output_size;
   if (t == 0) return;
   const cudaStream_t raw = handle(stream);
   Handles& h = handles(stream);
-  const DeviceMatrix& matrix = device_matrix(w);
-  const bool narrow = w.compute() == DType::bf16, y_narrow = y.dtype() == DType::bf16;
+  const bool narrow = w.compute == DType::bf16, y_narrow = y.dtype() == DType::bf16;
+  const bool fp8 = w.format == WeightFormat::fp8;
+  const cudaDataType_t factors = fp8 ? CUDA_R_8F_E4M3 : type_of(narrow), result = type_of(y_narrow);
 
   Descriptor product;
+  if (fp8) set_fp8_scales(product, RawAccess::data<float>(matrix.scales), epilogue.row_scales);
   const cublasOperation_t weights_op = matrix.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
   product.set(CUBLASLT_MATMUL_DESC_TRANSA, weights_op);
   if (epilogue.kind != CUBLASLT_EPILOGUE_DEFAULT) product.set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue.kind);
@@ -192,12 +215,12 @@ void lt_product(Stream& stream, const Tensor& x, const PackedMatrix& w, const Ep
     product.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, epilogue.kept);
     product.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, n);
   }
-  const Layout weights(narrow, matrix.transposed ? k : n, matrix.transposed ? n : k, matrix.transposed ? k : n);
-  const Layout input(narrow, k, t, k), output(y_narrow, n, t, n);
+  const Layout weights(factors, matrix.transposed ? k : n, matrix.transposed ? n : k, matrix.transposed ? k : n);
+  const Layout input(factors, k, t, k), output(result, n, t, n);
 
   const std::lock_guard lock(h.mutex);
-  const int kind = (static_cast<int>(epilogue.kind) << 5) | (accumulate ? 16 : 0) | (epilogue.bias ? 8 : 0) |
-                   (matrix.transposed ? 4 : 0) | (y_narrow ? 2 : 0) | (narrow ? 1 : 0);
+  const int kind = (static_cast<int>(epilogue.kind) << 6) | (fp8 ? 32 : 0) | (accumulate ? 16 : 0) |
+                   (epilogue.bias ? 8 : 0) | (matrix.transposed ? 4 : 0) | (y_narrow ? 2 : 0) | (narrow ? 1 : 0);
   const auto key = std::tuple(t, n, k, kind);
   auto found = h.algorithms.find(key);
   if (found == h.algorithms.end()) {
@@ -234,6 +257,12 @@ void lt_product(Stream& stream, const Tensor& x, const PackedMatrix& w, const Ep
                                    RawAccess::address(y), output.value, &found->second, RawAccess::address(h.workspace),
                                    static_cast<std::size_t>(workspace_bytes), raw),
              "a product");
+}
+
+// Whether a product has the gelu's passes in its epilogue.
+bool fuses_gelu(const PackedMatrix& w) {
+  return w.compute() == DType::bf16 && w.format() == WeightFormat::dense && w.output_size() % 8 == 0 &&
+         w.input_size() % 8 == 0;
 }
 
 // A bias in the type that the epilogue adds.
@@ -292,19 +321,67 @@ std::shared_ptr<const PackedMatrix::Impl> reversed(const PackedMatrix::Impl& mat
 void packed_product(Stream& stream, const Tensor& x, const PackedMatrix& w, const Tensor& bias, bool accumulate,
                     const Tensor& y) {
   Epilogue epilogue;
-  if (bias.defined() && !accumulate) epilogue = {CUBLASLT_EPILOGUE_BIAS, bias_pointer(bias), nullptr};
-  lt_product(stream, x, w, epilogue, accumulate, y);
+  if (w.format() == WeightFormat::int8 || w.format() == WeightFormat::int4)
+    return quantized_product(stream, x, w.impl(), bias, accumulate, y);
+  if (bias.defined() && !accumulate) epilogue = {CUBLASLT_EPILOGUE_BIAS, bias_pointer(bias)};
+  lt_product(stream, x, w.impl(), epilogue, accumulate, y);
+}
+
+std::shared_ptr<const PackedMatrix::Impl> pack_fp8(const Fp8Rows& rows) {
+  auto packed = std::make_shared<DeviceMatrix>();
+  packed->input_size = rows.codes.dim(1);
+  packed->output_size = rows.codes.dim(0);
+  packed->compute = DType::bf16;
+  packed->format = WeightFormat::fp8;
+  packed->transposed = true;
+  packed->weights = rows.codes;
+  packed->scales = rows.scales;
+  return packed;
+}
+
+Status supports_fp8(Device& device) {
+  if (!has_fp8_scales)
+    return Error{Errc::unsupported,
+                 "this build's CUDA is older than 12.9, which products in FP8 need: set the precision "
+                 "to bf16, or build with a newer one"};
+  // Asked of cuBLASLt itself, with a product of zeros: which GPUs it serves changes with its version.
+  const auto stream = device.make_stream();
+  constexpr std::int64_t size = 64;
+  const auto zeros = [&] {
+    return Fp8Rows(Tensor::zeros(*stream, DType::u8, {size, size}), Tensor::zeros(*stream, DType::f32, {size}));
+  };
+  const Fp8Rows x = zeros();
+  Epilogue epilogue;
+  epilogue.row_scales = RawAccess::data<float>(x.scales);
+  try {
+    lt_product(*stream, x.codes, *pack_fp8(zeros()), epilogue, false, Tensor(device, DType::bf16, {size, size}));
+  } catch (const FatalError&) {
+    return Error{Errc::unsupported, device.name() +
+                                        " has no matrix products in FP8 with a scale for each row (GPUs of "
+                                        "compute capability 9.0 have them): set the precision to bf16"};
+  }
+  return {};
+}
+
+void fp8_product(Stream& stream, const Fp8Rows& x, const PackedMatrix& w, const Tensor& bias, bool accumulate,
+                 const Tensor& y) {
+  detail::require(w.input_size() % 16 == 0 && w.output_size() % 16 == 0,
+                  "FP8 products on a GPU take matrices whose sides are multiples of 16");
+  Epilogue epilogue;
+  if (bias.defined() && !accumulate) epilogue = {CUBLASLT_EPILOGUE_BIAS, bias_pointer(bias)};
+  epilogue.row_scales = RawAccess::data<float>(x.scales);
+  lt_product(stream, x.codes, w.impl(), epilogue, accumulate, y);
 }
 
 void packed_product_gelu(Stream& stream, const Tensor& x, const PackedMatrix& w, const Tensor& bias, const Tensor& y,
                          const Tensor& kept) {
-  if (w.compute() == DType::bf16 && w.output_size() % 8 == 0 && w.input_size() % 8 == 0) {
-    Epilogue epilogue{CUBLASLT_EPILOGUE_GELU_BIAS, bias_pointer(bias), nullptr};
+  if (fuses_gelu(w)) {
+    Epilogue epilogue{CUBLASLT_EPILOGUE_GELU_BIAS, bias_pointer(bias)};
     if (kept.defined()) {
       epilogue.kind = CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
       epilogue.kept = RawAccess::address(kept);
     }
-    return lt_product(stream, x, w, epilogue, false, y);
+    return lt_product(stream, x, w.impl(), epilogue, false, y);
   }
   cuda::packed_product(stream, x, w, bias, false, y);
   cuda::gelu(stream, y, y, kept);
@@ -312,8 +389,8 @@ void packed_product_gelu(Stream& stream, const Tensor& x, const PackedMatrix& w,
 
 void packed_product_gelu_backward(Stream& stream, const Tensor& dy, const PackedMatrix& w, const Tensor& kept,
                                   const Tensor& dx) {
-  if (w.compute() == DType::bf16 && w.output_size() % 8 == 0 && w.input_size() % 8 == 0)
-    return lt_product(stream, dy, w, {CUBLASLT_EPILOGUE_DGELU, nullptr, RawAccess::address(kept)}, false, dx);
+  if (fuses_gelu(w))
+    return lt_product(stream, dy, w.impl(), {CUBLASLT_EPILOGUE_DGELU, nullptr, RawAccess::address(kept)}, false, dx);
   cuda::packed_product(stream, dy, w, {}, false, dx);
   cuda::gelu_backward(stream, dx, kept, dx);
 }

@@ -56,9 +56,9 @@ void transpose(Stream& stream, const Tensor& from, const MatrixView& to);
 
 // layer_norm.h
 void layer_norm(Stream& stream, const Tensor& x, const Tensor& residual, const LayerNormWeights& weights,
-                const Tensor& y, const Tensor& y_bf16, const LayerNormSaved& saved);
+                const Tensor& y, const Tensor& y_bf16, const LayerNormSaved& saved, const Fp8Rows& y_fp8);
 void layer_norm_backward(Stream& stream, const Tensor& dy, const LayerNormWeights& weights, const LayerNormSaved& saved,
-                         const Tensor& dx, const Tensor& dx_bf16);
+                         const Tensor& dx, const Tensor& dx_bf16, const Fp8Rows& dx_fp8);
 
 // loss.h
 void cross_entropy(Stream& stream, const Tensor& logits, const Tensor& labels, const Tensor& losses,

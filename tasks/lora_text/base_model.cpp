@@ -22,11 +22,11 @@ Result<Sha256> hash_once(const std::filesystem::path& directory, SharedResources
 std::string resource_key(const BaseModel& base, const models::ClassifierConfig& config, kernels::Device& device) {
   return fmt::format(
       "lora_text/model/{}/labels={}/rank={}/alpha={}/targets={}/train_a={}/blocks={}/head={}/precision={}/"
-      "max_tokens={}/head_seed={}/device={}",
+      "base_bits={}/max_tokens={}/head_seed={}/device={}",
       to_hex(base.hash), config.label_count, config.adapter.rank, config.adapter.alpha,
       fmt::join(config.adapter.targets, ","), config.adapter.train_a, config.adapter.blocks,
-      static_cast<int>(config.head), static_cast<int>(config.precision), config.max_tokens, config.head_seed,
-      fmt::ptr(&device));
+      static_cast<int>(config.head), static_cast<int>(config.precision), config.base_bits, config.max_tokens,
+      config.head_seed, fmt::ptr(&device));
 }
 
 bool has_fixed_a(const Config& config) {

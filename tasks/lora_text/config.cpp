@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view algorithms[] = {"fedsvd", "ffa", "ffa-orthonormal", "fedavg"};  // in the order of Algorithm
 constexpr std::string_view heads[] = {"frozen", "out_proj", "all"};                        // of models::HeadTraining
-constexpr std::string_view precisions[] = {"fp32", "bf16"};                                // of models::Precision
+constexpr std::string_view precisions[] = {"fp32", "bf16", "fp8"};                         // of models::Precision
 constexpr std::string_view formats[] = {"auto", "tsv", "csv", "jsonl"};
 constexpr std::string_view targets[] = {"query",       "key", "value", "attention.output.dense", "intermediate.dense",
                                         "output.dense"};
@@ -48,6 +48,14 @@ void read_model(ConfigReader& config, Config& result) {
   }
   result.classifier.label_count = static_cast<std::int64_t>(result.labels.size());
   result.classifier.precision = choose(config, "model.precision", precisions, models::Precision::fp32);
+  const std::int64_t bits = result.classifier.base_bits =
+      config.integer("model.base_bits", {.minimum = 4, .maximum = 16}, result.classifier.base_bits);
+  if (bits != 16 && bits != 8 && bits != 4) {
+    config.fail("model.base_bits", fmt::format("must be 16, 8 or 4, not {}", bits));
+  } else if (bits != 16 && result.classifier.precision != models::Precision::bf16) {
+    config.fail("model.base_bits",
+                "below 16 needs model.precision = \"bf16\": weights come back to bfloat16 in a product");
+  }
   result.classifier.max_tokens =
       config.integer("model.max_tokens", {.minimum = 3, .maximum = 4096}, result.classifier.max_tokens);
 }

@@ -1,5 +1,6 @@
-// What bfloat16 costs in accuracy: `precision_bench DEVICE BASE_DIRECTORY OUTPUT_FILE`. Prints the relative errors of
-// logits and per-sample gradients in bf16 against fp32, and writes adapters, head and records to OUTPUT_FILE, so that
+// What narrow numbers cost in accuracy: `precision_bench DEVICE BASE_DIRECTORY OUTPUT_FILE`. Prints the relative errors
+// of logits and per-sample gradients against fp32, and against bf16, for bf16, fp8 and a base of 8 and 4 bits, as far
+// as the device has them; and writes adapters, head and records to OUTPUT_FILE, so that
 // precision_torch.py can do the same with PyTorch on the same inputs.
 #include <cmath>
 #include <cstdio>
@@ -59,8 +60,6 @@ int run(int count, char** arguments) {
   ClassifierConfig config;
   config.max_tokens = 64;
   auto exact = TextClassifier::load(device, arguments[2], config).value();
-  config.precision = Precision::bf16;
-  auto narrow = TextClassifier::load(device, arguments[2], config).value();
 
   std::mt19937 random(3);
   std::normal_distribution<float> normal(0.0f, 0.05f);
@@ -69,7 +68,7 @@ int run(int count, char** arguments) {
     if (!name.ends_with(".lora_A"))
       for (float& value : tensor.as<float>()) value = normal(random);
   exact->set_state(state).value();
-  narrow->set_state(state).value();
+  const TensorMap trained = state;
   std::vector<TokenizedText> records(64);
   std::vector<const TokenizedText*> pointers;
   for (std::size_t i = 0; i < records.size(); ++i) {
@@ -84,9 +83,36 @@ int run(int count, char** arguments) {
     state["record." + std::to_string(i)] = std::move(tokens);
     pointers.push_back(&records[i]);
   }
-  const Outcome reference = outcome(*exact, pointers), rounded = outcome(*narrow, pointers);
-  std::printf("ours bf16 against fp32: logits %.5f per-sample gradients of B %.5f\n",
-              mean_error(rounded.logits, reference.logits), mean_error(rounded.gradients, reference.gradients));
+  const Outcome reference = outcome(*exact, pointers);
+  Outcome in_bf16;
+  struct Narrow {
+    const char* name;
+    Precision precision;
+    std::int64_t base_bits;
+  };
+  for (const Narrow& narrow : {Narrow{"bf16", Precision::bf16, 16},
+                               {"fp8", Precision::fp8, 16},
+                               {"base of 8 bits", Precision::bf16, 8},
+                               {"base of 4 bits", Precision::bf16, 4}}) {
+    config.precision = narrow.precision;
+    config.base_bits = narrow.base_bits;
+    const auto model = TextClassifier::load(device, arguments[2], config);
+    if (!model) {
+      std::printf("ours %s: %s\n", narrow.name, model.error().message.c_str());
+      continue;
+    }
+    (*model)->set_state(trained).value();
+    const Outcome rounded = outcome(**model, pointers);
+    std::printf("ours %s against fp32: logits %.5f per-sample gradients of B %.5f", narrow.name,
+                mean_error(rounded.logits, reference.logits), mean_error(rounded.gradients, reference.gradients));
+    if (in_bf16.logits.empty()) {
+      std::printf("\n");
+      in_bf16 = rounded;
+      continue;
+    }
+    std::printf("; against bf16: logits %.5f gradients %.5f\n", mean_error(rounded.logits, in_bf16.logits),
+                mean_error(rounded.gradients, in_bf16.gradients));
+  }
   write_safetensors(arguments[3], state).value();
   return 0;
 }

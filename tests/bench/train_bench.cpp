@@ -1,6 +1,6 @@
 // Training steps of RoBERTa-sized models with random weights on one device or several, beside bench/torch_dp_lora.py:
 //   train_bench DEVICE base|large PRECISION BATCH TOKENS|sst2 [STEPS]
-// TOKENS is a length, or "sst2" for lengths as that data set has them. It is `trib bench train` with the yardstick's
+// PRECISION is fp32, bf16, fp8, int8 or int4 (the last two: bf16 with a base of 8 or 4 bits). TOKENS is a length, or "sst2" for lengths as that data set has them. It is `trib bench train` with the yardstick's
 // adapters: rank 8 on query and value, only B trained. It needs nothing but the model's code, so it runs on a machine
 // with a GPU and little else.
 #include <algorithm>
@@ -34,16 +34,19 @@ std::vector<std::int64_t> sst2_lengths(std::int64_t count) {
 
 int run(int count, char** arguments) {
   if (count < 6) {
-    std::fprintf(stderr, "usage: train_bench DEVICE base|large PRECISION BATCH TOKENS|sst2 [STEPS]\n");
+    std::fprintf(stderr, "usage: train_bench DEVICE base|large fp32|bf16|fp8|int8|int4 BATCH TOKENS|sst2 [STEPS]\n");
     return 2;
   }
   const std::string tokens = arguments[5];
   BenchmarkRequest request;
   request.size = arguments[2];
-  request.precision = arguments[3];
+  const std::string precision = arguments[3];
+  const bool is_few_bits = precision == "int8" || precision == "int4";
+  request.precision = is_few_bits ? "bf16" : precision;
   request.batch = std::atoll(arguments[4]);
   request.steps = count > 6 ? std::atoll(arguments[6]) : 10;
   request.settings = {"adapter.alpha=16", "training.head=\"frozen\""};
+  if (is_few_bits) request.settings.push_back(precision == "int8" ? "model.base_bits=8" : "model.base_bits=4");
   request.lengths =
       tokens == "sst2" ? sst2_lengths(4 * request.batch) : std::vector{std::int64_t{std::atoll(tokens.c_str())}};
   const auto devices = kernels::open_devices(arguments[1]);
@@ -62,7 +65,7 @@ int run(int count, char** arguments) {
     const double seconds = is_private ? measured->private_seconds : measured->plain_seconds;
     const auto batch = static_cast<double>(request.batch);
     std::printf("ours %s %s dp=%d bs=%lld T=%s: %.2f ms/step %.0f samples/s %.0f tokens/s", request.size.c_str(),
-                request.precision.c_str(), is_private, static_cast<long long>(request.batch), tokens.c_str(),
+                precision.c_str(), is_private, static_cast<long long>(request.batch), tokens.c_str(),
                 seconds * 1e3, batch / seconds, batch * measured->mean_tokens / seconds);
     if (is_private)
       std::printf(" %.0f of %.0f TFLOP/s, peak %.2f GiB, %.3f times a plain step", measured->operations * 1e-12,

@@ -9,6 +9,7 @@
 #include "kernels/activation.h"
 #include "kernels/attention.h"
 #include "kernels/embedding.h"
+#include "kernels/fp8.h"
 #include "kernels/gemm.h"
 #include "kernels/grid.h"
 #include "kernels/layer_norm.h"
@@ -22,6 +23,9 @@ namespace {
 // Tolerances: sums of float32 in another order; results rounded to bfloat16 (half a step is 2⁻⁹ of a value, and two
 // roundings may meet in one result).
 constexpr double exact = 0, f32_rounding = 5e-6, bf16_rounding = 1.2e-2;
+// Where float32's rounding decides between two codes of e4m3: their distance at the largest, 32 of 448, and the
+// scale's.
+constexpr double e4m3_step = 7.5e-2;
 
 std::vector<float> random_values(std::int64_t count, unsigned seed, bool rounded) {
   std::mt19937 random(seed);
@@ -243,6 +247,124 @@ OperationCase gelu_product_case(std::int64_t t, std::int64_t d, std::int64_t wid
                                        packed_product_gelu_backward(stream, dy, backward, kept, before, dx);
                                      },
                                      {y, dx}};
+          }};
+}
+
+// A product with weights in few bits, into a narrow and into a float32 result.
+OperationCase quantized_case(std::int64_t t, std::int64_t k, std::int64_t n, WeightFormat format) {
+  const double products = 2.0 * static_cast<double>(t) * static_cast<double>(k) * static_cast<double>(n);
+  const bool is_int8 = format == WeightFormat::int8;
+  return {std::string(is_int8 ? "int8" : "int4") + "_product_both_ways" + by({t, k, n}), bf16_rounding, 2 * products,
+          2 * (2.0 * static_cast<double>(t * k + t * n) + (is_int8 ? 1 : 0.5) * static_cast<double>(k * n)),
+          [=](Stream& stream) {
+            const Maker make{stream, true};
+            const Tensor weights = make.wide({n, k}, 1);
+            const auto [forward, backward] = PackedMatrix::both_ways(stream, weights, make.type(), format);
+            const Tensor x = make.in({t, k}, 2), dy = make.in({t, n}, 3), bias = make.in({n}, 4),
+                         start = make.in({t, k}, 5), wide_bias = make.wide({k}, 6);
+            const Tensor y = make.out({t, n}), dx = make.out({t, k}), wide_dx = make.wide_out({t, k});
+            const bool one_direction = t > 10'000;  // what is timed
+            return PreparedOperation{[=, &stream] {
+                                       packed_product(stream, x, forward, bias, false, y);
+                                       if (!one_direction) dx.copy_from(stream, start);
+                                       packed_product(stream, dy, backward, {}, !one_direction, dx);
+                                       if (!one_direction)
+                                         packed_product(stream, dy, backward, wide_bias, false, wide_dx);
+                                     },
+                                     one_direction ? std::vector{y, dx} : std::vector{y, dx, wide_dx}};
+          }};
+}
+
+Fp8Rows fp8_rows(Stream& stream, const Tensor& x) {
+  const Fp8Rows rows(stream.device(), x.dim(0), x.dim(1));
+  quantize_rows(stream, x, rows);
+  return rows;
+}
+
+OperationCase fp8_rows_case(std::int64_t rows, std::int64_t columns, bool narrow) {
+  const double elements = static_cast<double>(rows * columns);
+  return {"fp8_rows" + by({rows, columns}) + suffix(narrow), exact, 3 * elements, elements * (width(narrow) + 6),
+          [=](Stream& stream) {
+            const Maker make{stream, narrow};
+            const Tensor x = make.in({rows, columns}, 1), y = make.wide_out({rows, columns});
+            if (rows > 1) x.rows(1, 1).zero(stream);
+            const Fp8Rows codes(stream.device(), rows, columns);
+            return PreparedOperation{[=, &stream] {
+                                       quantize_rows(stream, x, codes);
+                                       dequantize_rows(stream, codes, y);
+                                     },
+                                     {y, codes.scales}};
+          }};
+}
+
+// The layer norm and the gelu with results in FP8, seen as float32, or what they write beside them.
+OperationCase fp8_layer_norm_case(std::int64_t rows, std::int64_t columns) {
+  return {"fp8_layer_norm_forward_and_backward" + by({rows, columns}), e4m3_step, 0,
+          18.0 * static_cast<double>(rows * columns), [=](Stream& stream) {
+            const Maker make{stream, true};
+            const Tensor x = make.in({rows, columns}, 1), residual = make.in({rows, columns}, 2),
+                         dy = make.in({rows, columns}, 3);
+            const LayerNormWeights weights{make.wide({columns}, 4), make.wide({columns}, 5), 1e-5f};
+            const Tensor y = make.out({rows, columns}), dx = make.out({rows, columns});
+            const LayerNormSaved saved{make.out({rows, columns}), make.wide_out({rows})};
+            const Fp8Rows y_rows(stream.device(), rows, columns), dx_rows(stream.device(), rows, columns);
+            const Tensor y_seen = make.wide_out({rows, columns}), dx_seen = make.wide_out({rows, columns});
+            const bool timed = rows > 10'000;
+            return PreparedOperation{[=, &stream] {
+                                       layer_norm(stream, x, residual, weights, y, {}, saved, y_rows);
+                                       layer_norm_backward(stream, dy, weights, saved, dx, {}, dx_rows);
+                                       if (timed) return;
+                                       dequantize_rows(stream, y_rows, y_seen);
+                                       dequantize_rows(stream, dx_rows, dx_seen);
+                                     },
+                                     {y, dx, y_seen, dx_seen}};
+          }};
+}
+
+OperationCase fp8_gelu_case(std::int64_t rows, std::int64_t columns, bool codes_only) {
+  return {std::string(codes_only ? "fp8_gelu_codes" : "fp8_gelu") + by({rows, columns}),
+          codes_only ? e4m3_step : bf16_rounding, 30.0 * static_cast<double>(rows * columns),
+          (codes_only ? 8.0 : 16.0) * static_cast<double>(rows * columns), [=](Stream& stream) {
+            const Maker make{stream, true};
+            const Tensor x = make.in({rows, columns}, 1), dy = make.in({rows, columns}, 2);
+            const bool in_place = codes_only && gelu_keeps_input(stream.device());
+            const Tensor kept = in_place ? x : make.out({rows, columns});
+            const Tensor y = codes_only ? Tensor() : make.out({rows, columns}),
+                         dx = codes_only ? Tensor() : make.out({rows, columns});
+            const Fp8Rows y_rows(stream.device(), rows, columns), dx_rows(stream.device(), rows, columns);
+            const Tensor y_seen = make.wide_out({rows, columns}), dx_seen = make.wide_out({rows, columns});
+            const bool timed = rows > 10'000;
+            return PreparedOperation{[=, &stream] {
+                                       gelu_fp8(stream, x, y, y_rows, kept);
+                                       gelu_backward_fp8(stream, dy, kept, dx, dx_rows);
+                                       if (timed) return;
+                                       dequantize_rows(stream, y_rows, y_seen);
+                                       dequantize_rows(stream, dx_rows, dx_seen);
+                                     },
+                                     codes_only ? std::vector{y_seen, dx_seen} : std::vector{y, dx}};
+          }};
+}
+
+OperationCase fp8_product_case(std::int64_t t, std::int64_t k, std::int64_t n) {
+  const double products = 2.0 * static_cast<double>(t) * static_cast<double>(k) * static_cast<double>(n);
+  return {"fp8_product_both_ways" + by({t, k, n}), bf16_rounding, 2 * products,
+          3.0 * static_cast<double>(t * k + t * n) + 2.0 * static_cast<double>(k * n), [=](Stream& stream) {
+            const Maker make{stream, true};
+            const auto [forward, backward] =
+                PackedMatrix::both_ways(stream, make.wide({n, k}, 1), make.type(), WeightFormat::fp8);
+            const Fp8Rows x = fp8_rows(stream, make.in({t, k}, 2)), dy = fp8_rows(stream, make.in({t, n}, 3));
+            const Tensor bias = make.in({n}, 4), start = make.in({t, k}, 5), wide_start = make.wide({t, k}, 6);
+            const Tensor y = make.out({t, n}), dx = make.out({t, k}), wide_dx = make.wide_out({t, k});
+            const bool timed = t > 10'000;
+            return PreparedOperation{[=, &stream] {
+                                       fp8_product(stream, x, forward, bias, false, y);
+                                       if (timed) return fp8_product(stream, dy, backward, {}, false, dx);
+                                       dx.copy_from(stream, start);
+                                       fp8_product(stream, dy, backward, {}, true, dx);
+                                       wide_dx.copy_from(stream, wide_start);
+                                       fp8_product(stream, dy, backward, {}, true, wide_dx);
+                                     },
+                                     timed ? std::vector{y, dx} : std::vector{y, dx, wide_dx}};
           }};
 }
 
@@ -504,6 +626,29 @@ std::vector<OperationCase> test_cases() {
       cases.push_back(segment_case("of_many_lengths", lengths, m, n, narrow));
   }
   cases.push_back(packed_case(10, 33, 7, false));
+  for (const WeightFormat format : {WeightFormat::int8, WeightFormat::int4})
+    for (auto [t, k, n] : {std::array{1, 64, 192},
+                           {63, 64, 64},
+                           {200, 256, 1024},
+                           {129, 1024, 256},
+                           {130, 72, 200},
+                           {10, 33, 7},
+                           {300, 40, 132},
+                           {2, 1, 1}})
+      cases.push_back(quantized_case(t, k, n, format));
+  for (bool narrow : {false, true})
+    for (auto [rows, columns] :
+         {std::pair{37, 64}, {5, 250}, {130, 768}, {9, 1024}, {3, 3072}, {7, 4096}, {2, 10240}, {4, 1001}})
+      cases.push_back(fp8_rows_case(rows, columns, narrow));
+  for (auto [rows, columns] : {std::pair{37, 64}, {9, 768}, {6, 1024}, {2, 2000}})
+    cases.push_back(fp8_layer_norm_case(rows, columns));
+  for (auto [rows, columns] : {std::pair{37, 128}, {9, 3072}, {6, 4096}, {3, 1000}}) {
+    cases.push_back(fp8_gelu_case(rows, columns, true));
+    cases.push_back(fp8_gelu_case(rows, columns, false));
+  }
+  for (auto [t, k, n] :
+       {std::array{1, 64, 192}, {63, 64, 64}, {200, 256, 1024}, {129, 1024, 256}, {131, 4096, 1024}, {18, 80, 48}})
+    cases.push_back(fp8_product_case(t, k, n));
   cases.push_back(elementwise_case(1003));
   cases.push_back(elementwise_case(100'000));
   cases.push_back(rows_case(37, 64));
@@ -534,6 +679,19 @@ std::vector<OperationCase> bench_cases() {
           packed_case(t, d, d, true),
           gelu_product_case(t, d, wide, true),
           packed_case(t, wide, d, true),
+          fp8_product_case(t, d, 3 * d),
+          fp8_product_case(t, d, d),
+          fp8_product_case(t, d, wide),
+          fp8_product_case(t, wide, d),
+          fp8_rows_case(t, 3 * d, true),
+          fp8_layer_norm_case(t, d),
+          fp8_gelu_case(t, wide, true),
+          quantized_case(t, d, 3 * d, WeightFormat::int8),
+          quantized_case(t, d, wide, WeightFormat::int8),
+          quantized_case(t, wide, d, WeightFormat::int8),
+          quantized_case(t, d, 3 * d, WeightFormat::int4),
+          quantized_case(t, d, wide, WeightFormat::int4),
+          quantized_case(t, wide, d, WeightFormat::int4),
           gelu_case(t * wide, true),
           layer_norm_case(t, d, true),
           attention_case("of_128", lengths, false, 16, 64, true),

@@ -111,6 +111,22 @@ TEST(JobFile, TrainsAOnlyForFedAvg) {
   EXPECT_TRUE(lora_text::config_of(job).value().classifier.adapter.train_a);
 }
 
+TEST(JobFile, StoresTheBaseInFewBitsOnlyForProductsInBf16) {
+  const auto text = [](const std::string& line) {
+    return std::regex_replace(std::string(smallest), std::regex("\\[model\\]"), "[model]\n" + line);
+  };
+  const auto classifier = [&](const std::string& line) {
+    return lora_text::config_of(read_job_text(text(line), "job.toml").value()).value().classifier;
+  };
+  EXPECT_EQ(classifier("precision = \"fp8\"").precision, models::Precision::fp8);
+  EXPECT_EQ(classifier("precision = \"bf16\"").base_bits, 16);
+  EXPECT_EQ(classifier("precision = \"bf16\"\nbase_bits = 4").base_bits, 4);
+  EXPECT_THAT(error_of(text("precision = \"fp8\"\nbase_bits = 4")),
+              AllOf(HasSubstr("job.toml:8"), HasSubstr("model.base_bits"), HasSubstr("model.precision = \"bf16\"")));
+  EXPECT_THAT(error_of(text("base_bits = 8")), HasSubstr("model.precision = \"bf16\""));
+  EXPECT_THAT(error_of(text("precision = \"bf16\"\nbase_bits = 6")), HasSubstr("must be 16, 8 or 4, not 6"));
+}
+
 TEST(JobFile, NamesFileLineAndKeyOfAnUnknownKeyAndTheNearestKnownOne) {
   EXPECT_THAT(error_of(with("\n[training]\nlocal_step = 3\n")),
               AllOf(HasSubstr("job.toml:11"), HasSubstr("training.local_step"), HasSubstr("training.local_steps")));
