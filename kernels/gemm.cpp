@@ -25,7 +25,8 @@ float* data(const MatrixView& view) {
 
 }  // namespace
 
-PackedMatrix::PackedMatrix(Stream& stream, const Tensor& weights, bool transposed, DType compute) {
+PackedMatrix::PackedMatrix(Stream& stream, const Tensor& weights, bool transposed, DType compute,
+                           [[maybe_unused]] Float32Products products) {
   require(weights.dtype() == DType::f32 && weights.shape().size() == 2, "PackedMatrix: a float32 matrix is needed");
   supports_compute(stream.device(), compute).value();
   detail::dispatch(
@@ -34,11 +35,12 @@ PackedMatrix::PackedMatrix(Stream& stream, const Tensor& weights, bool transpose
         impl_ = cpu::pack_matrix(RawAccess::data<float>(weights), weights.dim(transposed ? 1 : 0),
                                  weights.dim(transposed ? 0 : 1), transposed, compute);
       },
-      [&] { impl_ = cuda::pack_matrix(stream, weights, transposed, compute); });
+      [&] { impl_ = cuda::pack_matrix(stream, weights, transposed, compute, products); });
 }
 
-std::pair<PackedMatrix, PackedMatrix> PackedMatrix::both_ways(Stream& stream, const Tensor& weights, DType compute) {
-  PackedMatrix forward(stream, weights, true, compute), backward;
+std::pair<PackedMatrix, PackedMatrix> PackedMatrix::both_ways(Stream& stream, const Tensor& weights, DType compute,
+                                                              Float32Products products) {
+  PackedMatrix forward(stream, weights, true, compute, products), backward;
   detail::dispatch(
       stream, [&] { backward = PackedMatrix(stream, weights, false, compute); },
       [&] { backward.impl_ = cuda::reversed(forward.impl()); });
@@ -53,6 +55,10 @@ std::int64_t PackedMatrix::output_size() const {
 }
 DType PackedMatrix::compute() const {
   return impl_->compute;
+}
+
+bool supports_tf32(Device& device) {
+  return device.kind() == DeviceKind::cuda;  // every GPU that is served (Ampere and later) has it
 }
 
 Status supports_compute(Device& device, DType compute) {
@@ -185,6 +191,23 @@ void adapter_gradients(Stream& stream, float alpha, const std::vector<AdapterGra
     segment_products(stream, alpha, adapter.dy, adapter.u, offsets, rows, adapter.out);
     if (adapter.du.defined()) matmul(stream, alpha, adapter.dy, adapter.b, false, adapter.du);
   }
+}
+
+void make_forms(Stream& stream, std::span<const MatrixForms> matrices) {
+  for (const auto& [from, transposed, copy] : matrices)
+    require(from.dtype() == DType::f32 && from.shape().size() == 2 && transposed.dim(0) == from.dim(1) &&
+                transposed.dim(1) == from.dim(0) && (!copy.defined() || copy.shape() == from.shape()),
+            "make_forms: shapes do not fit");
+  detail::dispatch(
+      stream,
+      [&] {
+        for (const auto& [from, transposed, copy] : matrices) {
+          transpose(stream, from, transposed);
+          if (!copy.defined()) continue;
+          copy.dtype() == DType::f32 ? copy.copy_from(stream, from) : to_bf16(stream, from, copy);
+        }
+      },
+      [&] { cuda::make_forms(stream, matrices); });
 }
 
 void transpose(Stream& stream, const Tensor& from, const MatrixView& to) {
