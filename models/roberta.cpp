@@ -99,7 +99,9 @@ Result<RobertaEncoder> RobertaEncoder::load(Stream& stream, const RobertaConfig&
   encoder.config_ = roberta;
   const DType compute = config.precision == Precision::bf16 ? DType::bf16 : DType::f32;
   const auto [products, states, state_gradients] = kernels::activation_types(stream.device(), compute);
-  const ComputeTypes types{compute, products, states, state_gradients};
+  const ComputeTypes types{
+      compute, products, states, state_gradients,
+      config.precision == Precision::tf32 ? kernels::Float32Products::tf32 : kernels::Float32Products::exact};
   encoder.types_ = types;
   const std::int64_t d = roberta.hidden_size, wide = roberta.intermediate_size;
 
@@ -151,11 +153,11 @@ std::vector<Adapter*> RobertaEncoder::adapters() {
   return all;
 }
 
-void RobertaEncoder::prepare(Stream& stream) {
-  for (Layer& layer : layers_)
-    for (LoraLinear* linear : {&layer.query_key_value, &layer.query, &layer.key_value, &layer.attention_output,
-                               &layer.intermediate, &layer.output})
-      linear->prepare(stream);
+void RobertaEncoder::add_forms(std::vector<kernels::MatrixForms>& to) const {
+  for (const Layer& layer : layers_)
+    for (const LoraLinear* linear : {&layer.query_key_value, &layer.query, &layer.key_value, &layer.attention_output,
+                                     &layer.intermediate, &layer.output})
+      linear->add_forms(to);
 }
 
 Activation RobertaEncoder::take_state(Workspace& workspace, std::int64_t rows, const Tensor& kept) const {

@@ -76,8 +76,26 @@ GradientSum& PrivacySession::gradient_sum() {
   return impl_->sum;
 }
 
-double PrivacySession::seconds_in_step() const {
-  return std::chrono::duration<double>(impl_->clock.now() - impl_->step_began).count();
+PendingStep PrivacySession::pending_step(kernels::Stream& stream, std::size_t sample_count) {
+  PendingStep pending;
+  pending.numbers_ = impl_->sum.numbers(stream);
+  pending.known_.step = impl_->charge.mechanism.steps - impl_->steps_left;
+  pending.known_.sample_count = static_cast<std::int64_t>(sample_count);
+  pending.clock_ = &impl_->clock;
+  pending.began_ = impl_->step_began;
+  return pending;
+}
+
+StepReport PendingStep::report() const {
+  StepReport report = known_;
+  const double loss = numbers_.loss();
+  const std::int64_t clipped = numbers_.clipped_count();
+  report.seconds = std::chrono::duration<double>(clock_->now() - began_).count();
+  if (report.sample_count > 0) {
+    report.mean_loss = loss / static_cast<double>(report.sample_count);
+    report.clipped_fraction = static_cast<double>(clipped) / static_cast<double>(report.sample_count);
+  }
+  return report;
 }
 
 Result<Contribution> PrivacySession::contribute(TensorMap tensors, double weight) {

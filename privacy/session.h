@@ -59,7 +59,23 @@ struct StepReport {
   std::int64_t sample_count = 0;  // of the realized Poisson sample
   double mean_loss = 0.0;         // over the sample; 0 if it is empty
   double clipped_fraction = 0.0;  // of the sample
-  double seconds = 0.0;           // by the session's clock
+  double seconds = 0.0;           // by the session's clock, until the report was asked for
+};
+
+// A step that was submitted, and whose numbers the device still has.
+class PendingStep {
+ public:
+  bool ready() const { return numbers_.ready(); }  // whether report() need not wait
+  // Waits until the device has taken the step. The session's clock must still be there.
+  StepReport report() const;
+
+ private:
+  friend class PrivacySession;
+  PendingStep() = default;
+  StepNumbers numbers_;
+  StepReport known_;
+  const Clock* clock_ = nullptr;
+  MonotonicTime began_{};
 };
 
 // What the session asks a model for one micro-batch. Losses are per sample. Whatever else scales a gradient (LoRA's
@@ -68,12 +84,14 @@ struct StepReport {
 // mechanism.
 template <typename Record>
 struct GradientFunctions {
-  // Fills per-sample gradients of the *sum* loss for `records` (1 ≤ size ≤ micro_batch) and returns the sum of the
-  // losses.
-  std::function<double(std::span<const Record* const> records, kernels::PerSampleGradients& out)> per_sample;
-  // Adds the gradient of the sum loss to `sums` (one tensor a parameter) and returns the sum of the losses: the cheaper
-  // way where nothing is clipped. Used by sessions that are not private.
-  std::function<double(std::span<const Record* const> records, const std::vector<kernels::Tensor>& sums)> summed;
+  // Fills per-sample gradients of the *sum* loss for `records` (1 ≤ size ≤ micro_batch), and their losses. Need not
+  // wait for the device.
+  std::function<void(std::span<const Record* const> records, kernels::PerSampleGradients& out)> per_sample;
+  // Adds the gradient of the sum loss to `sums` (one tensor a parameter) and the sum of the losses to `loss` (one
+  // float64): the cheaper way where nothing is clipped. Used by sessions that are not private.
+  std::function<void(std::span<const Record* const> records, const std::vector<kernels::Tensor>& sums,
+                     const kernels::Tensor& loss)>
+      summed;
   // How many records one call may take.
   std::int64_t micro_batch = 64;
   // Optional: sorts a sample so that micro-batches pack well (by token count); order never affects the mechanism.
@@ -119,6 +137,13 @@ class PrivacySession {
                                  const GradientFunctions<Record>& functions,
                                  const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update);
 
+  // The same without waiting for the device: the next step may be submitted meanwhile, and `update` submits too.
+  template <typename Record>
+  Result<PendingStep> submit_dp_sgd_step(
+      kernels::Stream& stream, const RecordStore<Record>& records, const std::vector<kernels::Tensor>& parameters,
+      const GradientFunctions<Record>& functions,
+      const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update);
+
   // One sum over all records, noised once: for tasks with a closed form, and for counts. What a record adds, one tensor
   // a shape, is clipped jointly to the charge's clip norm, and the sum gets the noise of the charge's multiplier on
   // every coordinate. Takes one planned step, so a charge of one step releases one sum and nothing more. Returns
@@ -144,12 +169,22 @@ class PrivacySession {
   // Takes one planned step and draws its sample: indices below `record_count`.
   Result<std::vector<std::size_t>> begin_step(std::size_t record_count);
   GradientSum& gradient_sum();
-  double seconds_in_step() const;  // since begin_step()
+  // What is left to report once a step's work is submitted.
+  PendingStep pending_step(kernels::Stream& stream, std::size_t sample_count);
   std::unique_ptr<Impl> impl_;
 };
 
 template <typename Record>
 Result<StepReport> PrivacySession::dp_sgd_step(
+    kernels::Stream& stream, const RecordStore<Record>& records, const std::vector<kernels::Tensor>& parameters,
+    const GradientFunctions<Record>& functions,
+    const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update) {
+  TRIB_ASSIGN(const PendingStep step, submit_dp_sgd_step(stream, records, parameters, functions, update));
+  return step.report();
+}
+
+template <typename Record>
+Result<PendingStep> PrivacySession::submit_dp_sgd_step(
     kernels::Stream& stream, const RecordStore<Record>& records, const std::vector<kernels::Tensor>& parameters,
     const GradientFunctions<Record>& functions,
     const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update) {
@@ -163,18 +198,21 @@ Result<StepReport> PrivacySession::dp_sgd_step(
   std::vector<Shape> shapes;
   for (const kernels::Tensor& parameter : parameters) shapes.push_back(parameter.shape());
   sum.reset(stream, shapes);
-  double loss = 0.0;
   kernels::PerSampleGradients gradients;
   const std::span<const Record* const> all(sample);
-  const auto micro_batch = static_cast<std::size_t>(std::max<std::int64_t>(1, functions.micro_batch));
+  // Micro-batches of nearly one size: a device does the same work again rather than that of a small rest.
+  const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, functions.micro_batch));
+  const std::size_t parts = std::max<std::size_t>(1, (all.size() + most - 1) / most),
+                    micro_batch = (all.size() + parts - 1) / parts;
   const bool clips = charge().mechanism.clip_norm > 0.0;  // always, where it is private
   for (std::size_t first = 0; first < all.size(); first += micro_batch) {
     const auto part = all.subspan(first, std::min(micro_batch, all.size() - first));
     if (clips) {
-      loss += functions.per_sample(part, gradients);
+      gradients.losses = {};
+      functions.per_sample(part, gradients);
       sum.add_clipped(stream, gradients);
     } else {
-      loss += functions.summed(part, sum.tensors());
+      functions.summed(part, sum.tensors(), sum.loss());
     }
   }
   TRIB_FAILPOINT("session.before_noise");
@@ -182,16 +220,7 @@ Result<StepReport> PrivacySession::dp_sgd_step(
   TRIB_FAILPOINT("session.before_update");
   update(sum.tensors());
 
-  StepReport report;
-  report.step = charge().mechanism.steps - steps_left();
-  const std::int64_t clipped = clips ? sum.clipped_count(stream) : 0;
-  report.seconds = seconds_in_step();
-  report.sample_count = static_cast<std::int64_t>(all.size());
-  if (!all.empty()) {
-    report.mean_loss = loss / static_cast<double>(all.size());
-    report.clipped_fraction = static_cast<double>(clipped) / static_cast<double>(all.size());
-  }
-  return report;
+  return pending_step(stream, all.size());
 }
 
 template <typename Record>

@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "kernels/per_sample.h"
@@ -124,8 +125,9 @@ class ClientHalf final : public ClientTask {
     const std::vector<kernels::Tensor>& parameters = classifier.parameters();
     const privacy::GradientFunctions<TokenizedText> functions{
         .per_sample = [&](auto records,
-                          kernels::PerSampleGradients& out) { return classifier.per_sample_gradients(records, out); },
-        .summed = [&](auto records, const auto& sums) { return classifier.summed_gradients(records, sums); },
+                          kernels::PerSampleGradients& out) { classifier.per_sample_gradients(records, out); },
+        .summed = [&](auto records, const auto& sums,
+                      const kernels::Tensor& loss) { classifier.summed_gradients(records, sums, loss); },
         .micro_batch = classifier.suggested_micro_batch(longest_record_),
         .arrange =
             [](std::vector<const TokenizedText*>& sample) {
@@ -133,17 +135,30 @@ class ClientHalf final : public ClientTask {
             },
     };
     const auto update = [&](const std::vector<kernels::Tensor>& gradients) {
+      std::vector<kernels::ScaledAddition> additions;
       for (std::size_t i = 0; i < parameters.size(); ++i) {
-        kernels::axpy(classifier.stream(), -learning_rate_of(config_, classifier.parameter_names()[i]), gradients[i],
-                      parameters[i]);
+        additions.push_back({-learning_rate_of(config_, classifier.parameter_names()[i]), gradients[i], parameters[i]});
       }
+      kernels::add_scaled(classifier.stream(), additions);
+    };
+    // A device that works beside the host gets its next step before the last one is reported: it never waits for a
+    // sample to be drawn and packed.
+    std::optional<privacy::PendingStep> last;
+    const auto report_last = [&] {
+      if (!last) return;
+      const privacy::StepReport report = last->report();
+      last.reset();
+      progress.step(report.step, config_.local_steps, report.mean_loss);
     };
     for (std::int64_t step = 1; step <= config_.local_steps; ++step) {
       if (progress.cancelled()) return Error{Errc::cancelled, "training was cancelled"};
-      TRIB_ASSIGN(const privacy::StepReport report,
-                  privacy.dp_sgd_step(classifier.stream(), records_, parameters, functions, update));
-      progress.step(step, config_.local_steps, report.mean_loss);
+      TRIB_ASSIGN(privacy::PendingStep submitted,
+                  privacy.submit_dp_sgd_step(classifier.stream(), records_, parameters, functions, update));
+      report_last();
+      last = std::move(submitted);
+      if (last->ready()) report_last();
     }
+    report_last();
     return {};
   }
 

@@ -1,8 +1,10 @@
 // Training steps of RoBERTa-sized models with random weights on one device, beside bench/torch_dp_lora.py:
-//   train_bench DEVICE MODEL PRECISION BATCH TOKENS [STEPS]
+//   train_bench DEVICE MODEL PRECISION BATCH TOKENS [STEPS [SHAPES]]
 // MODEL is base or large; TOKENS is a length, or "sst2" for lengths as that data set has them; STEPS are timed after
-// as many again for warming up. Prints one line each for a private and a plain step. Rank 8 on query and value, only
-// B trained, flat clip, Gaussian noise, SGD.
+// as many again for warming up; SHAPES is how many shapes of a micro-batch are recorded, 0 for none. Prints one line
+// each for a private and a plain step. Rank 8 on query and value, only B trained, SGD; a private step as jobs take it
+// (privacy/dp_sgd.h): flat clip, sums and discrete Gaussian noise on a grid. Steps are submitted one behind the other;
+// each is timed from the end of the one before it to its own.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -15,6 +17,7 @@
 #include "common/random.h"
 #include "common/safetensors.h"
 #include "models/text_classifier.h"
+#include "privacy/dp_sgd.h"
 
 namespace trib::models {
 namespace {
@@ -92,44 +95,67 @@ std::vector<TokenizedText> records(std::size_t count, const std::string& tokens)
   return result;
 }
 
+privacy::Charge charge_of(std::size_t batch) {
+  constexpr std::int64_t records = 100'000;
+  privacy::Charge charge{.job = "bench",
+                         .round = 1,
+                         .data_set = "bench",
+                         .declared_records = records,
+                         .target_delta = 1e-5,
+                         .mechanism = {}};
+  charge.mechanism = {privacy::MechanismKind::poisson_subsampled_gaussian,
+                      static_cast<double>(batch) / static_cast<double>(records), 1.0, 1.0, 1};
+  return charge;
+}
+
 struct Trainer {
-  Trainer(TextClassifier& trained, std::int64_t longest)
-      : model(trained), micro_batch(static_cast<std::size_t>(model.suggested_micro_batch(longest))) {
-    for (const kernels::Tensor& parameter : model.parameters())
+  Trainer(TextClassifier& trained, std::int64_t longest, std::size_t batch)
+      : model(trained),
+        micro_batch(static_cast<std::size_t>(model.suggested_micro_batch(longest))),
+        noised(RandomKey::from_seed(1), charge_of(batch)),
+        loss(kernels::Tensor::zeros(model.stream(), DType::f64, {1})) {
+    for (const kernels::Tensor& parameter : model.parameters()) {
+      shapes.push_back(parameter.shape());
       sums.push_back(kernels::Tensor::zeros(model.stream(), DType::f32, parameter.shape()));
+    }
   }
-  void step(std::span<const TokenizedText* const> batch, bool is_private) {
+  // Submits a step; what is returned comes from the device when it is done.
+  std::unique_ptr<kernels::HostRead> step(std::span<const TokenizedText* const> batch, bool is_private) {
     kernels::Stream& stream = model.stream();
-    for (const kernels::Tensor& sum : sums) sum.zero(stream);
+    if (is_private) {
+      noised.reset(stream, shapes);
+    } else {
+      for (const kernels::Tensor& sum : sums) sum.zero(stream);
+    }
     for (std::size_t first = 0; first < batch.size(); first += micro_batch) {
       const auto part = batch.subspan(first, std::min(micro_batch, batch.size() - first));
-      if (!is_private) {
-        model.summed_gradients(part, sums);
-        continue;
+      if (is_private) {
+        model.per_sample_gradients(part, gradients);
+        noised.add_clipped(stream, gradients);
+      } else {
+        model.summed_gradients(part, sums, loss);
       }
-      model.per_sample_gradients(part, gradients);
-      const kernels::Tensor factors(stream.device(), DType::f32, {gradients.sample_count});
-      kernels::joint_squared_norms(stream, gradients, factors);
-      kernels::clip_factors(stream, factors, 1.0, kernels::ClippingRule::flat, 0.0, factors);
-      kernels::add_weighted_sum(stream, gradients, factors, sums);
     }
-    if (is_private)
-      for (const kernels::Tensor& sum : sums)
-        counter = kernels::add_gaussian_noise(stream, 1.0, key.bytes(), 0, counter, sum);
-    for (std::size_t i = 0; i < sums.size(); ++i)
-      kernels::axpy(stream, -0.1 / static_cast<double>(batch.size()), sums[i], model.parameters()[i]);
+    if (is_private) noised.finish_mean(stream);
+    const std::vector<kernels::Tensor>& gradient = is_private ? noised.tensors() : sums;
+    const double rate = is_private ? -0.1 : -0.1 / static_cast<double>(batch.size());
+    std::vector<kernels::ScaledAddition> additions;
+    for (std::size_t i = 0; i < sums.size(); ++i) additions.push_back({rate, gradient[i], model.parameters()[i]});
+    kernels::add_scaled(stream, additions);
+    return (is_private ? noised.loss() : loss).read(stream);
   }
   TextClassifier& model;
   std::size_t micro_batch;
+  std::vector<Shape> shapes;
   std::vector<kernels::Tensor> sums;
   kernels::PerSampleGradients gradients;
-  RandomKey key = RandomKey::from_seed(1);
-  std::uint64_t counter = 0;
+  privacy::GradientSum noised;
+  kernels::Tensor loss;
 };
 
 int run(int count, char** arguments) {
   if (count < 6) {
-    std::fprintf(stderr, "usage: train_bench DEVICE base|large fp32|bf16 BATCH TOKENS|sst2 [STEPS]\n");
+    std::fprintf(stderr, "usage: train_bench DEVICE base|large fp32|tf32|bf16 BATCH TOKENS|sst2 [STEPS [SHAPES]]\n");
     return 2;
   }
   const std::string name = arguments[2], precision = arguments[3], tokens = arguments[5];
@@ -138,7 +164,8 @@ int run(int count, char** arguments) {
   const int steps = count > 6 ? std::atoi(arguments[6]) : 10;
   kernels::Device& device = *kernels::open_device(arguments[1]).value();
   ClassifierConfig config;
-  config.precision = precision == "bf16" ? Precision::bf16 : Precision::fp32;
+  config.precision = precision == "bf16" ? Precision::bf16 : precision == "tf32" ? Precision::tf32 : Precision::fp32;
+  if (count > 7) config.recorded_shapes = static_cast<std::size_t>(std::atoi(arguments[7]));
   config.head = HeadTraining::frozen;
   config.adapter.alpha = 16;
   const auto model = TextClassifier::load(device, random_checkpoint(name, size), config).value();
@@ -147,22 +174,35 @@ int run(int count, char** arguments) {
   std::size_t longest = 0;
   for (const TokenizedText& record : data) longest = std::max(longest, record.tokens.size());
   for (bool is_private : {true, false}) {
-    Trainer trainer(*model, static_cast<std::int64_t>(longest));
+    Trainer trainer(*model, static_cast<std::int64_t>(longest), batch_size);
+    using Clock = std::chrono::steady_clock;
     std::vector<double> seconds;
     double token_count = 0;
+    std::unique_ptr<kernels::HostRead> last;
+    Clock::time_point last_end = Clock::now();
+    const auto end_of_last = [&](bool timed) {
+      last->bytes();
+      const Clock::time_point now = Clock::now();
+      if (timed) seconds.push_back(std::chrono::duration<double>(now - last_end).count());
+      last_end = now;
+    };
     for (int step = 0; step < 2 * steps; ++step) {
       std::vector<const TokenizedText*> batch;
       const std::size_t first = static_cast<std::size_t>(step % 4) * batch_size;
       for (std::size_t i = 0; i < batch_size; ++i) batch.push_back(&data[first + i]);
-      model->stream().synchronize();
-      if (step == steps) device.trim();  // the peak of steps as they are once memory has its size
-      const auto begin = std::chrono::steady_clock::now();
-      trainer.step(batch, is_private);
-      model->stream().synchronize();
+      if (step == steps) {
+        end_of_last(false);
+        last.reset();
+        device.trim();  // the peak of steps as they are once memory has its size
+        last_end = Clock::now();
+      }
+      auto submitted = trainer.step(batch, is_private);
+      if (last) end_of_last(step > steps);
+      last = std::move(submitted);
       if (step < steps) continue;
-      seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
       for (const TokenizedText* record : batch) token_count += static_cast<double>(record->tokens.size()) / steps;
     }
+    end_of_last(true);
     std::sort(seconds.begin(), seconds.end());
     const double median = seconds[seconds.size() / 2];
     std::printf(
