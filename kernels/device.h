@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +18,22 @@ namespace trib::kernels {
 enum class DeviceKind { cpu, cuda };
 
 class Stream;
+
+// Bytes on their way to the host: the copy was submitted, and what is submitted after it does not hold it up.
+class HostRead {
+ public:
+  virtual ~HostRead() = default;
+  virtual bool ready() = 0;  // whether bytes() gives them at once
+  // Waits for the copy, and for nothing behind it.
+  virtual std::span<const std::byte> bytes() = 0;
+};
+
+// Work that a stream recorded (Stream::record), for submitting it again at the cost of one submission.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void submit() = 0;
+};
 
 // A compute device. Devices live as long as the process; compare them by address. Where a device fails while it
 // computes, operations throw FatalError with Errc::unavailable, or std::bad_alloc for want of memory.
@@ -32,8 +50,13 @@ class Device {
   virtual void deallocate(void* pointer, std::size_t bytes) = 0;
   virtual void copy_from_host(Stream& stream, void* to, const void* from, std::size_t bytes) = 0;
   virtual void copy_to_host(Stream& stream, void* to, const void* from, std::size_t bytes) = 0;  // synchronizes
+  virtual std::unique_ptr<HostRead> read(Stream& stream, const void* from, std::size_t bytes);   // does not wait
   virtual void copy(Stream& stream, void* to, const void* from, std::size_t bytes) = 0;
   virtual void fill_zero(Stream& stream, void* to, std::size_t bytes) = 0;
+
+  // The number of rows that a batch of `rows` is best padded to, at most 3 % more: batches of nearly one size then have
+  // one shape, and one recording serves them all. `rows` itself where shapes cost nothing.
+  virtual std::int64_t row_class(std::int64_t rows) const { return rows; }
 
   // Ok, or why the device cannot compute any more: a GPU that was lost stays lost for this process. Waits for it.
   virtual Status check() { return {}; }
@@ -50,6 +73,14 @@ class Stream {
   virtual ~Stream() = default;
   virtual Device& device() = 0;
   virtual void synchronize() = 0;
+
+  // Whether record() may give a recording.
+  virtual bool records() const { return false; }
+  // Calls work(), which submits operations to this stream, and instead of carrying them out remembers them with the
+  // addresses and numbers that they were given. Null where that is not possible: then nothing was done. `work` makes
+  // no copy to or from the host and waits for nothing (std::logic_error); what it allocates it also frees. Its
+  // operations ran before, so that what they prepare once is there. Use kernels/recorded_work.h.
+  virtual std::unique_ptr<Recording> record(const std::function<void()>& work);
 };
 
 Device& cpu_device();

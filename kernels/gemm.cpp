@@ -30,7 +30,8 @@ float* data(const MatrixView& view) {
 
 }  // namespace
 
-PackedMatrix::PackedMatrix(Stream& stream, const Tensor& weights, bool transposed, DType compute) {
+PackedMatrix::PackedMatrix(Stream& stream, const Tensor& weights, bool transposed, DType compute,
+                           [[maybe_unused]] Float32Products products) {
   require(weights.dtype() == DType::f32 && weights.shape().size() == 2, "PackedMatrix: a float32 matrix is needed");
   supports_compute(stream.device(), compute).value();
   detail::dispatch(
@@ -39,15 +40,15 @@ PackedMatrix::PackedMatrix(Stream& stream, const Tensor& weights, bool transpose
         impl_ = cpu::pack_matrix(RawAccess::data<float>(weights), weights.dim(transposed ? 1 : 0),
                                  weights.dim(transposed ? 0 : 1), transposed, compute);
       },
-      [&] { impl_ = cuda::pack_matrix(stream, weights, transposed, compute); });
+      [&] { impl_ = cuda::pack_matrix(stream, weights, transposed, compute, products); });
 }
 
 std::pair<PackedMatrix, PackedMatrix> PackedMatrix::both_ways(Stream& stream, const Tensor& weights, DType compute,
-                                                              WeightFormat format) {
+                                                              WeightFormat format, Float32Products products) {
   supports_format(stream.device(), format).value();
   if (format == WeightFormat::fp8) return {fp8(stream, weights, false), fp8(stream, weights, true)};
   if (format != WeightFormat::dense) return quantized(stream, weights, compute, format);
-  PackedMatrix forward(stream, weights, true, compute), backward;
+  PackedMatrix forward(stream, weights, true, compute, products), backward;
   detail::dispatch(
       stream, [&] { backward = PackedMatrix(stream, weights, false, compute); },
       [&] { backward.impl_ = cuda::reversed(forward.impl()); });
@@ -112,6 +113,10 @@ DType PackedMatrix::compute() const {
 }
 WeightFormat PackedMatrix::format() const {
   return impl_->format;
+}
+
+bool supports_tf32(Device& device) {
+  return device.kind() == DeviceKind::cuda;  // every GPU that is served (Ampere and later) has it
 }
 
 Status supports_compute(Device& device, DType compute) {
@@ -254,6 +259,23 @@ void adapter_gradients(Stream& stream, float alpha, const std::vector<AdapterGra
     segment_products(stream, alpha, adapter.dy, adapter.u, offsets, rows, adapter.out);
     if (adapter.du.defined()) matmul(stream, alpha, adapter.dy, adapter.b, false, adapter.du);
   }
+}
+
+void make_forms(Stream& stream, std::span<const MatrixForms> matrices) {
+  for (const auto& [from, transposed, copy] : matrices)
+    require(from.dtype() == DType::f32 && from.shape().size() == 2 && transposed.dim(0) == from.dim(1) &&
+                transposed.dim(1) == from.dim(0) && (!copy.defined() || copy.shape() == from.shape()),
+            "make_forms: shapes do not fit");
+  detail::dispatch(
+      stream,
+      [&] {
+        for (const auto& [from, transposed, copy] : matrices) {
+          transpose(stream, from, transposed);
+          if (!copy.defined()) continue;
+          copy.dtype() == DType::f32 ? copy.copy_from(stream, from) : to_bf16(stream, from, copy);
+        }
+      },
+      [&] { cuda::make_forms(stream, matrices); });
 }
 
 void transpose(Stream& stream, const Tensor& from, const MatrixView& to) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -12,6 +13,10 @@ namespace trib::kernels {
 // How a frozen matrix is stored. `fp8`: e4m3 with a scale for each output, for fp8_product() (fp8.h). `int8` and
 // `int4`: quantized_weights.h, brought back to bfloat16 inside the product.
 enum class WeightFormat { dense, fp8, int8, int4 };
+// How float32 factors are multiplied: as they are, or rounded to tf32 (10 bits behind the point) for tensor cores, with
+// sums in float32, where the device has such (supports_tf32); elsewhere that is `exact`.
+enum class Float32Products { exact, tf32 };
+bool supports_tf32(Device& device);
 
 // A frozen matrix in the form that the device's fastest product wants. Cheap to copy (shared).
 class PackedMatrix {
@@ -19,12 +24,15 @@ class PackedMatrix {
   PackedMatrix() = default;
   // Packs the (k, n) matrix `weights`, or its transpose if `transposed` ((n, k) given), float32. `compute` is f32, or
   // bf16: factors rounded to bfloat16, products added in float32. supports_compute() says whether this machine can.
-  PackedMatrix(Stream& stream, const Tensor& weights, bool transposed, DType compute);
+  PackedMatrix(Stream& stream, const Tensor& weights, bool transposed, DType compute,
+               Float32Products products = Float32Products::exact);
   // For x·weightsᵀ and for dy·weights, weights (out, in): a linear layer's forward and backward products. One copy
   // serves both where the device allows; in FP8, whose products want both factors along the sum, each has its own, with
-  // scales of its own outputs. supports_format() says whether this machine can.
+  // scales of its own outputs. supports_format() says whether this machine can. `products` counts for dense matrices
+  // in f32 alone.
   static std::pair<PackedMatrix, PackedMatrix> both_ways(Stream& stream, const Tensor& weights, DType compute,
-                                                         WeightFormat format = WeightFormat::dense);
+                                                         WeightFormat format = WeightFormat::dense,
+                                                         Float32Products products = Float32Products::exact);
 
   bool defined() const { return impl_ != nullptr; }
   std::int64_t input_size() const;   // k
@@ -88,6 +96,14 @@ struct AdapterGradient {
 // For several adapters of one layer in one pass over dy. offsets and rows as in segment_products().
 void adapter_gradients(Stream& stream, float alpha, const std::vector<AdapterGradient>& adapters, const Tensor& offsets,
                        const Tensor& rows);
+
+// Forms of a small float32 matrix `from` (m, n) that products take: transposed (n, m), and, where it is defined, a copy
+// (m, n). On a GPU they may be bfloat16.
+struct MatrixForms {
+  Tensor from, transposed, copy;
+};
+// Brings the forms of all of them up to date at once.
+void make_forms(Stream& stream, std::span<const MatrixForms> matrices);
 
 // to (n, m) = fromᵀ, from (m, n) float32; on a GPU `to` may be bfloat16.
 void transpose(Stream& stream, const Tensor& from, const MatrixView& to);

@@ -22,6 +22,11 @@ void cross_entropy(Stream& stream, const Tensor& logits, const Tensor& labels, c
           const float* x = RawAccess::data<float>(logits) + i * classes;
           float* dx = RawAccess::data<float>(d_logits) + i * classes;
           const std::int32_t label = RawAccess::data<std::int32_t>(labels)[i];
+          if (label < 0) {
+            RawAccess::data<float>(losses)[i] = 0;
+            std::fill_n(dx, classes, 0.0f);
+            continue;
+          }
           const double peak = *std::max_element(x, x + classes);
           double total = 0;
           for (std::int64_t j = 0; j < classes; ++j) total += std::exp(x[j] - peak);

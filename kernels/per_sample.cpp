@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
@@ -144,6 +145,31 @@ void axpy(Stream& stream, double a, const Tensor& x, const Tensor& y) {
         });
       },
       [&] { cuda::axpy(stream, a, x, y); });
+}
+
+void add_scaled(Stream& stream, std::span<const ScaledAddition> additions) {
+  for (const auto& [a, x, y] : additions) {
+    detail::require(x.element_count() == y.element_count(), "add_scaled: sizes differ");
+    data(x), data(y);  // float32
+  }
+  detail::dispatch(
+      stream,
+      [&] {
+        for (const auto& [a, x, y] : additions) axpy(stream, a, x, y);
+      },
+      [&] { cuda::add_scaled(stream, additions); });
+}
+
+void add_sum(Stream& stream, const Tensor& x, const Tensor& total) {
+  detail::require(x.dtype() == DType::f32 && total.dtype() == DType::f64 && total.element_count() == 1,
+                  "add_sum: takes float32 numbers and one float64 sum");
+  detail::dispatch(
+      stream,
+      [&] {
+        const float* from = data(x);
+        *RawAccess::data<double>(total) += std::accumulate(from, from + x.element_count(), 0.0);
+      },
+      [&] { cuda::add_sum(stream, x, total); });
 }
 
 void scale(Stream& stream, double a, const Tensor& x) {

@@ -1,6 +1,7 @@
 // Per-sample gradients and what DP-SGD does with them: joint norms, clip factors, weighted sums.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ struct PerSampleGradient {
 struct PerSampleGradients {
   std::int64_t sample_count = 0;
   std::vector<PerSampleGradient> tensors;
+  Tensor losses = {};  // (N) float32, or undefined where nobody asks for them
 };
 
 // squared_norms[i] = Σ over tensors ‖gradient of sample i‖², float32 (N). The numbers that are squared are the numbers
@@ -49,6 +51,14 @@ void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const
 
 // y += a·x, elementwise over float32 tensors of equal size.
 void axpy(Stream& stream, double a, const Tensor& x, const Tensor& y);
+// The same for several pairs of float32 tensors at once.
+struct ScaledAddition {
+  double a;
+  Tensor x, y;
+};
+void add_scaled(Stream& stream, std::span<const ScaledAddition> additions);
+// total += Σ x in float64, in an order that depends on the number of elements alone: x float32, total one float64.
+void add_sum(Stream& stream, const Tensor& x, const Tensor& total);
 void scale(Stream& stream, double a, const Tensor& x);
 // ‖x‖² over several tensors, in float64.
 double squared_norm(Stream& stream, const std::vector<Tensor>& tensors);

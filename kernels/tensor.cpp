@@ -1,6 +1,7 @@
 #include "kernels/tensor.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "kernels/detail/dispatch.h"
 #include "kernels/detail/raw_access.h"
@@ -12,6 +13,11 @@ constexpr std::size_t alignment = 64;
 
 std::size_t round_up(std::size_t bytes) {
   return (bytes + alignment - 1) / alignment * alignment;
+}
+
+std::int64_t fresh_layout() {
+  static std::atomic<std::int64_t> last = 0;
+  return ++last;
 }
 
 template <typename T>
@@ -92,6 +98,10 @@ HostTensor Tensor::to_host(Stream& stream) const {
   return host;
 }
 
+std::unique_ptr<HostRead> Tensor::read(Stream& stream) const {
+  return device().read(stream, RawAccess::address(*this), byte_count());
+}
+
 void Tensor::copy_from(Stream& stream, const Tensor& other) const {
   detail::require(dtype_ == other.dtype_ && element_count() == other.element_count(),
                   "Tensor::copy_from: another type or number of elements");
@@ -114,6 +124,7 @@ Tensor Workspace::take(DType dtype, Shape shape) {
   if (current_ == blocks_.size()) {
     constexpr std::size_t smallest_block = std::size_t{1} << 20;
     blocks_.push_back({std::make_shared<Buffer>(*device_, std::max({bytes, smallest_block, in_use_ / 2}))});
+    layout_ = fresh_layout();
   }
   Block& block = blocks_[current_];
   Tensor tensor = RawAccess::view(block.buffer, block.used, dtype, std::move(shape));
@@ -126,6 +137,7 @@ Tensor Workspace::take(DType dtype, Shape shape) {
 void Workspace::reset() {
   if (blocks_.size() > 1) {
     blocks_.clear();
+    layout_ = fresh_layout();
     blocks_.push_back({std::make_shared<Buffer>(*device_, peak_)});
   } else if (!blocks_.empty()) {
     blocks_[0].used = 0;

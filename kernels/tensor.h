@@ -50,6 +50,7 @@ class Tensor {
   Tensor reshape(Shape shape) const;                          // same elements
   Tensor rows(std::int64_t first, std::int64_t count) const;  // a slice of the first dimension
   HostTensor to_host(Stream& stream) const;                   // synchronizes
+  std::unique_ptr<HostRead> read(Stream& stream) const;       // does not
   void copy_from(Stream& stream, const Tensor& other) const;  // same type and element count
   void copy_from_host(Stream& stream, const HostTensor& host) const;
   void zero(Stream& stream) const;
@@ -73,6 +74,9 @@ class Workspace {
   // Scopes nest.
   class Scope;
   std::size_t peak_bytes() const { return peak_; }  // the most that was in use at once
+  // Names the memory that take() hands out: while it stays the same, the same takes since reset() give the same
+  // addresses. No two workspaces, and no two states of one, have the same.
+  std::int64_t layout() const { return layout_; }
 
  private:
   struct Block {
@@ -83,6 +87,7 @@ class Workspace {
   std::vector<Block> blocks_;  // one, except in a step that outgrew it
   std::size_t current_ = 0;    // the block that take() uses; those after it are empty
   std::size_t in_use_ = 0, peak_ = 0;
+  std::int64_t layout_ = 0;  // 0: nothing was taken yet
 };
 
 class Workspace::Scope {

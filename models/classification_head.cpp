@@ -51,9 +51,9 @@ Result<ClassificationHead> ClassificationHead::load(Stream& stream, const Robert
   return head;
 }
 
-void ClassificationHead::prepare(Stream& stream) {
-  kernels::transpose(stream, dense_weight_, dense_transposed_);
-  kernels::transpose(stream, out_weight_, out_transposed_);
+void ClassificationHead::add_forms(std::vector<kernels::MatrixForms>& to) const {
+  to.push_back({dense_weight_, dense_transposed_, {}});
+  to.push_back({out_weight_, out_transposed_, {}});
 }
 
 void ClassificationHead::forward(Stream& stream, Workspace& workspace, const Tensor& input, Saved& saved,

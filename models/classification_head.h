@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/tensor.h"
+#include "kernels/gemm.h"
 #include "models/roberta_checkpoint.h"
 #include "models/text_classifier.h"
 
@@ -24,8 +24,8 @@ class ClassificationHead {
   };
   const std::vector<Parameter>& parameters() const { return parameters_; }
 
-  // Brings the weights' current values into the form that forward() wants. Before every micro-batch.
-  void prepare(kernels::Stream& stream);
+  // The weights and their forms in forward(), which must be made (kernels::make_forms) before every micro-batch.
+  void add_forms(std::vector<kernels::MatrixForms>& to) const;
 
   struct Saved {
     kernels::Tensor input;   // (n, d), the encoder's first tokens

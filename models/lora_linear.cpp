@@ -23,7 +23,8 @@ void GradientTargets::add(Stream& stream, std::size_t parameter, float alpha, co
 LoraLinear::LoraLinear(Stream& stream, const Tensor& weights, const Tensor& bias, const std::vector<Part>& parts,
                        std::int64_t rank, double alpha, ComputeTypes types)
     : types_(types), rank_(rank), scale_(static_cast<float>(alpha / static_cast<double>(rank))) {
-  std::tie(forward_, backward_) = kernels::PackedMatrix::both_ways(stream, weights, types.compute, types.weights);
+  std::tie(forward_, backward_) =
+      kernels::PackedMatrix::both_ways(stream, weights, types.compute, types.weights, types.float32_products);
   auto in_products_type = [&](const Tensor& from) {
     return types.products == DType::f32 ? from : Tensor(stream.device(), types.products, from.shape());
   };
@@ -50,13 +51,12 @@ LoraLinear::LoraLinear(Stream& stream, const Tensor& weights, const Tensor& bias
     adapters_[i].a = all_a_.rows(static_cast<std::int64_t>(i) * rank_, rank_);
 }
 
-void LoraLinear::prepare(Stream& stream) {
+void LoraLinear::add_forms(std::vector<kernels::MatrixForms>& to) const {
   if (!adapted()) return;
-  kernels::transpose(stream, all_a_, all_a_transposed_);
-  for (std::size_t i = 0; i < adapters_.size(); ++i) kernels::transpose(stream, adapters_[i].b, b_transposed_[i]);
-  if (types_.products == DType::f32) return;
-  kernels::to_bf16(stream, all_a_, all_a_product_);
-  for (std::size_t i = 0; i < adapters_.size(); ++i) kernels::to_bf16(stream, adapters_[i].b, b_product_[i]);
+  const auto copy = [&](const Tensor& product) { return types_.products == DType::f32 ? Tensor() : product; };
+  to.push_back({all_a_, all_a_transposed_, copy(all_a_product_)});
+  for (std::size_t i = 0; i < adapters_.size(); ++i)
+    to.push_back({adapters_[i].b, b_transposed_[i], copy(b_product_[i])});
 }
 
 LoraLinear::Saved LoraLinear::make_saved(Workspace& workspace, std::int64_t rows) const {

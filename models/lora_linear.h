@@ -16,6 +16,7 @@ struct ComputeTypes {
   DType states = DType::f32;    // the states between the layers: float32 or `compute`
   DType state_gradients = DType::f32;
   kernels::WeightFormat weights = kernels::WeightFormat::dense;
+  kernels::Float32Products float32_products = kernels::Float32Products::exact;
   // Whether frozen products take FP8 rows. Then `compute` is the type of what they are made from.
   bool fp8() const { return weights == kernels::WeightFormat::fp8; }
   // Whether one tensor serves frozen products and adapters alike.
@@ -71,8 +72,9 @@ class LoraLinear {
   std::int64_t input_size() const { return forward_.input_size(); }
   std::int64_t output_size() const { return forward_.output_size(); }
 
-  // Brings the adapters' current values into the form that the products below want. Before every micro-batch.
-  void prepare(kernels::Stream& stream);
+  // The adapters' factors and their forms in the products below, which must be made (kernels::make_forms) before every
+  // micro-batch, as the factors may have changed.
+  void add_forms(std::vector<kernels::MatrixForms>& to) const;
 
   // What the backward pass needs besides dy.
   struct Saved {

@@ -110,7 +110,13 @@ Result<RobertaEncoder> RobertaEncoder::load(Stream& stream, const RobertaConfig&
                                                               : DType::f32;
   const auto [products, states, state_gradients] = kernels::activation_types(stream.device(), compute);
   // States in bfloat16 where products are in FP8: their rounding is a sixteenth of e4m3's.
-  const ComputeTypes types{compute, products, fp8 ? compute : states, state_gradients, weights};
+  const ComputeTypes types{
+      compute,
+      products,
+      fp8 ? compute : states,
+      state_gradients,
+      weights,
+      config.precision == Precision::tf32 ? kernels::Float32Products::tf32 : kernels::Float32Products::exact};
   encoder.types_ = types;
   const std::int64_t d = roberta.hidden_size, wide = roberta.intermediate_size;
 
@@ -162,11 +168,11 @@ std::vector<Adapter*> RobertaEncoder::adapters() {
   return all;
 }
 
-void RobertaEncoder::prepare(Stream& stream) {
-  for (Layer& layer : layers_)
-    for (LoraLinear* linear : {&layer.query_key_value, &layer.query, &layer.key_value, &layer.attention_output,
-                               &layer.intermediate, &layer.output})
-      linear->prepare(stream);
+void RobertaEncoder::add_forms(std::vector<kernels::MatrixForms>& to) const {
+  for (const Layer& layer : layers_)
+    for (const LoraLinear* linear : {&layer.query_key_value, &layer.query, &layer.key_value, &layer.attention_output,
+                                     &layer.intermediate, &layer.output})
+      linear->add_forms(to);
 }
 
 Activation RobertaEncoder::take_state(Workspace& workspace, std::int64_t rows, const Tensor& kept) const {

@@ -38,8 +38,8 @@ class RobertaEncoder {
 
   // All adapters in forward order: query, key, value, attention output, intermediate, output of each layer.
   std::vector<Adapter*> adapters();
-  // Before every micro-batch: see LoraLinear::prepare.
-  void prepare(kernels::Stream& stream);
+  // See LoraLinear::add_forms.
+  void add_forms(std::vector<kernels::MatrixForms>& to) const;
 
   // What backward() needs of one forward pass. Lives in the workspace it was made from.
   struct Saved;

@@ -15,7 +15,9 @@ namespace trib::models {
 
 enum class HeadTraining { frozen, out_proj, all };  // which part of the classification head trains
 // Of the frozen matrix products; adapters and sums stay fp32. fp8: e4m3 with a scale for each token and each output.
-enum class Precision { fp32, bf16, fp8 };
+// tf32: values stay fp32, and tensor cores round the factors of a product to 10 bits behind the point; on a device
+// without them it is fp32.
+enum class Precision { fp32, bf16, fp8, tf32 };
 
 struct AdapterConfig {
   std::int64_t rank = 8;
@@ -38,6 +40,8 @@ struct ClassifierConfig {
   // memory on a GPU, for products in bf16.
   std::int64_t base_bits = 16;
   std::int64_t max_tokens = 128;
+  // Shapes of a micro-batch whose work is recorded, on a device that records (kernels/recorded_work.h); 0: none.
+  std::size_t recorded_shapes = 32;
   std::uint64_t head_seed = 0;  // for a head that the base files lack: N(0, initializer_range²), zero bias
 };
 
@@ -77,11 +81,13 @@ class TextClassifier {
   Status set_state(const TensorMap& state);
   TensorMap state();
 
-  // Per-sample gradients of the summed cross-entropy for packed records; returns the sum of the losses. The tensors in
-  // `out` stay valid until the next call on this model.
-  double per_sample_gradients(std::span<const TokenizedText* const> records, kernels::PerSampleGradients& out);
-  // Adds the gradient of the summed loss to `sums` (as parameters()); returns the sum of the losses.
-  double summed_gradients(std::span<const TokenizedText* const> records, const std::vector<kernels::Tensor>& sums);
+  // Per-sample gradients of the summed cross-entropy for packed records, and their losses. Submits the work and waits
+  // for nothing; the tensors in `out` stay valid until the next call on this model.
+  void per_sample_gradients(std::span<const TokenizedText* const> records, kernels::PerSampleGradients& out);
+  // Adds the gradient of the summed loss to `sums` (as parameters()), and the sum of the losses to `loss` (one float64)
+  // if it is defined. Waits for nothing.
+  void summed_gradients(std::span<const TokenizedText* const> records, const std::vector<kernels::Tensor>& sums,
+                        const kernels::Tensor& loss = {});
   // (N, label_count) float32, in host memory.
   HostTensor logits(std::span<const TokenizedText* const> records);
 

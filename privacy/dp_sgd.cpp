@@ -18,6 +18,9 @@ namespace {
 constexpr std::uint64_t kNoiseStream = 1;
 constexpr std::uint64_t kSamplingStream = 2;
 constexpr double kAutomaticStability = 0.01;
+// Tensors begin at multiples of so many coordinates: on 64 bytes, where vector loads may begin. The noise falls on the
+// gaps too, which nobody reads.
+constexpr std::int64_t kPlace = 16;
 
 // Breaches of the mechanism, on which tests/privacy proves that its falsification tests see them. They are compiled
 // into that folder's own variants of this file and nowhere else.
@@ -102,22 +105,30 @@ void GradientSum::reset(kernels::Stream& stream, const std::vector<Shape>& shape
   const bool fits = std::ranges::equal(shapes, tensors_, [&](const Shape& shape, const kernels::Tensor& sum) {
     return shape == sum.shape() && &stream.device() == &sum.device();
   });
-  if (fits) {
-    for (const kernels::Tensor& sum : tensors_) sum.zero(stream);
-    for (const kernels::Tensor& sum : grid_) sum.zero(stream);
-    clipped_.zero(stream);
-    return;
+  if (!fits || !loss_.defined()) {
+    tensors_.clear();
+    sums_.clear();
+    places_.clear();
+    std::int64_t coordinates = 0, size = 0;
+    for (const Shape& shape : shapes) {
+      places_.push_back(size);
+      coordinates += element_count(shape);
+      size += (element_count(shape) + kPlace - 1) / kPlace * kPlace;
+    }
+    all_ = kernels::Tensor(stream.device(), DType::f32, {size});
+    if (is_on_grid()) grid_ = kernels::Tensor(stream.device(), DType::i64, {size});
+    for (std::size_t t = 0; t < shapes.size(); ++t) {
+      const std::int64_t count = element_count(shapes[t]);
+      tensors_.push_back(all_.rows(places_[t], count).reshape(shapes[t]));
+      if (is_on_grid()) sums_.push_back(grid_.rows(places_[t], count).reshape(shapes[t]));
+    }
+    clipped_ = kernels::Tensor(stream.device(), DType::i64, {1});
+    loss_ = kernels::Tensor(stream.device(), DType::f64, {1});
+    if (is_on_grid()) noise_grid_ = noise_grid(mechanism_, coordinates);
   }
-  tensors_.clear();
-  grid_.clear();
-  clipped_ = kernels::Tensor::zeros(stream, DType::i64, {1});
-  std::int64_t coordinates = 0;
-  for (const Shape& shape : shapes) {
-    tensors_.push_back(kernels::Tensor::zeros(stream, DType::f32, shape));
-    if (is_on_grid()) grid_.push_back(kernels::Tensor::zeros(stream, DType::i64, shape));
-    coordinates += element_count(shape);
-  }
-  if (is_on_grid()) noise_grid_ = noise_grid(mechanism_, coordinates);
+  (is_on_grid() ? grid_ : all_).zero(stream);
+  clipped_.zero(stream);
+  loss_.zero(stream);
 }
 
 void GradientSum::check_fit(const kernels::PerSampleGradients& gradients) const {
@@ -141,29 +152,49 @@ void GradientSum::add_clipped(kernels::Stream& stream, const kernels::PerSampleG
   factors = mutate_one_in_a_hundred(stream, factors);
 #endif
   if (is_on_grid()) {
-    kernels::add_rounded_sum(stream, gradients, factors, noise_grid_.spacing, grid_);
+    kernels::add_rounded_sum(stream, gradients, factors, noise_grid_.spacing, sums_);
   } else {
     kernels::add_weighted_sum(stream, gradients, factors, tensors_);
   }
   kernels::add_count_below(stream, factors, 1.0f, clipped_);
+  if (gradients.losses.defined()) kernels::add_sum(stream, gradients.losses, loss_);
 }
 
-std::int64_t GradientSum::clipped_count(kernels::Stream& stream) const {
-  return clipped_.to_host(stream).as<std::int64_t>()[0];
+StepNumbers GradientSum::numbers(kernels::Stream& stream) const {
+  StepNumbers numbers;
+  numbers.loss_ = loss_.read(stream);
+  numbers.clipped_ = clipped_.read(stream);
+  return numbers;
+}
+
+bool StepNumbers::ready() const {
+  return loss_->ready() && clipped_->ready();
+}
+
+double StepNumbers::loss() const {
+  double value;
+  std::memcpy(&value, loss_->bytes().data(), sizeof value);
+  return value;
+}
+
+std::int64_t StepNumbers::clipped_count() const {
+  std::int64_t value;
+  std::memcpy(&value, clipped_->bytes().data(), sizeof value);
+  return value;
 }
 
 void GradientSum::add_unclipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients) {
   check_fit(gradients);
   const std::vector<float> ones(static_cast<std::size_t>(gradients.sample_count), 1.0f);
-  for (const kernels::Tensor& sum : tensors_) sum.zero(stream);
+  all_.zero(stream);
   kernels::add_weighted_sum(stream, gradients, kernels::Tensor::from_host(stream, std::span<const float>(ones)),
                             tensors_);
   // Micro-batches in float64: a count goes on beyond 2^24.
+  const HostTensor part = all_.to_host(stream);
   for (std::size_t t = 0; t < tensors_.size(); ++t) {
     if (exact_.size() == t) exact_.emplace_back(DType::f64, tensors_[t].shape());
-    const HostTensor part = tensors_[t].to_host(stream);
-    const auto from = part.as<float>();
     const auto to = exact_[t].as<double>();
+    const auto from = part.as<float>().subspan(static_cast<std::size_t>(places_[t]), to.size());
     for (std::size_t i = 0; i < from.size(); ++i) to[i] += static_cast<double>(from[i]);
   }
 }
@@ -171,58 +202,54 @@ void GradientSum::add_unclipped(kernels::Stream& stream, const kernels::PerSampl
 void GradientSum::add_noise(kernels::Stream& stream) {
   if (mechanism_.kind == MechanismKind::none) return;
   if (is_on_grid()) {
-    for (const kernels::Tensor& sum : grid_) {
-      noise_counter_ = kernels::add_discrete_gaussian_noise(stream, noise_grid_.log2_stddev, noise_key_.bytes(),
-                                                            kNoiseStream, noise_counter_, sum);
-    }
+    noise_counter_ = kernels::add_discrete_gaussian_noise(stream, noise_grid_.log2_stddev, noise_key_.bytes(),
+                                                          kNoiseStream, noise_counter_, grid_);
     return;
   }
   const double stddev = mechanism_.noise_multiplier * kNoiseScale * mechanism_.clip_norm;
-  for (const kernels::Tensor& sum : tensors_) {
-    noise_counter_ = kernels::add_gaussian_noise(stream, stddev, noise_key_.bytes(), kNoiseStream, noise_counter_, sum);
-  }
+  noise_counter_ = kernels::add_gaussian_noise(stream, stddev, noise_key_.bytes(), kNoiseStream, noise_counter_, all_);
 }
 
 void GradientSum::gather(kernels::Collective& collective, const std::vector<GradientSum*>& parts) {
   std::vector<std::vector<kernels::Tensor>> tensors;
   for (const GradientSum* part : parts) {
-    tensors.push_back(part->is_on_grid() ? part->grid_ : part->tensors_);
-    tensors.back().push_back(part->clipped_);
+    tensors.push_back({part->is_on_grid() ? part->grid_ : part->all_, part->clipped_, part->loss_});
   }
   collective.add_to_first(tensors);
 }
 
 void GradientSum::share_mean(kernels::Collective& collective, const std::vector<GradientSum*>& parts) {
   std::vector<std::vector<kernels::Tensor>> tensors;
-  for (const GradientSum* part : parts) tensors.push_back(part->tensors_);
+  for (const GradientSum* part : parts) tensors.push_back({part->all_});
   collective.copy_from_first(tensors);
 }
 
 void GradientSum::finish_mean(kernels::Stream& stream) {
   add_noise(stream);
-  for (std::size_t t = 0; t < tensors_.size(); ++t) {
-    if (is_on_grid()) {
-      kernels::scale_grid(stream, noise_grid_.spacing / expected_batch_, grid_[t], tensors_[t]);
-    } else {
-      kernels::scale(stream, 1.0 / expected_batch_, tensors_[t]);
-    }
+  if (is_on_grid()) {
+    kernels::scale_grid(stream, noise_grid_.spacing / expected_batch_, grid_, all_);
+  } else {
+    kernels::scale(stream, 1.0 / expected_batch_, all_);
   }
 }
 
 std::vector<HostTensor> GradientSum::finish_sum(kernels::Stream& stream) {
   if (mechanism_.kind == MechanismKind::none && !exact_.empty()) return std::exchange(exact_, {});
   add_noise(stream);
+  HostTensor all;
+  if (is_on_grid()) {
+    const kernels::Tensor scaled(stream.device(), DType::f64, grid_.shape());
+    kernels::scale_grid(stream, noise_grid_.spacing, grid_, scaled);
+    all = scaled.to_host(stream);
+  } else {
+    const HostTensor narrow = all_.to_host(stream);
+    all = HostTensor(DType::f64, narrow.shape());
+    std::ranges::copy(narrow.as<float>(), all.as<double>().begin());
+  }
   std::vector<HostTensor> sums;
   for (std::size_t t = 0; t < tensors_.size(); ++t) {
-    if (is_on_grid()) {
-      const kernels::Tensor scaled(stream.device(), DType::f64, tensors_[t].shape());
-      kernels::scale_grid(stream, noise_grid_.spacing, grid_[t], scaled);
-      sums.push_back(scaled.to_host(stream));
-      continue;
-    }
-    const HostTensor narrow = tensors_[t].to_host(stream);
-    HostTensor& wide = sums.emplace_back(DType::f64, tensors_[t].shape());
-    std::ranges::copy(narrow.as<float>(), wide.as<double>().begin());
+    const auto to = sums.emplace_back(DType::f64, tensors_[t].shape()).as<double>();
+    std::ranges::copy(all.as<double>().subspan(static_cast<std::size_t>(places_[t]), to.size()), to.begin());
   }
   return sums;
 }

@@ -26,6 +26,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -85,8 +86,23 @@ struct NoiseGrid {
 // `mechanism` as check_charge() accepts it, with the discrete Gaussian; 1 ≤ coordinates ≤ 2^40.
 NoiseGrid noise_grid(const Mechanism& mechanism, std::int64_t coordinates);
 
-// The sum of clipped gradients over a step's micro-batches, and then its noised mean. Holds one float32 tensor a
-// parameter and, for noise on a grid, one of int64, reused from step to step. A sum holds 2^40 records.
+// What a step counted, on its way from the device.
+class StepNumbers {
+ public:
+  bool ready() const;
+  // Each waits until the device has done what was counted, which it has where ready() says so.
+  double loss() const;                 // summed over the samples
+  std::int64_t clipped_count() const;  // how many samples add_clipped() made shorter
+
+ private:
+  friend class GradientSum;
+  std::unique_ptr<kernels::HostRead> loss_, clipped_;
+};
+
+// The sum of clipped gradients over a step's micro-batches, and then its noised mean. Holds one float32 vector with all
+// parameters one behind the other and, for noise on a grid, one of int64, reused from step to step: what happens to all
+// coordinates alike is one operation. A sum holds 2^40 records. Nothing here waits for the device but finish_sum(),
+// add_unclipped() and StepNumbers.
 class GradientSum {
  public:
   GradientSum(const RandomKey& key, const Charge& charge);
@@ -94,14 +110,16 @@ class GradientSum {
   // Zero sums of these shapes on the stream's device.
   void reset(kernels::Stream& stream, const std::vector<Shape>& shapes);
 
-  // Adds every sample's gradient, scaled so that its joint norm over all tensors is at most the clip norm. Throws
-  // std::invalid_argument where `gradients` does not match the shapes.
+  // Adds every sample's gradient, scaled so that its joint norm over all tensors is at most the clip norm, and the
+  // losses where `gradients` has them. Throws std::invalid_argument where `gradients` does not match the shapes.
   void add_clipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients);
   // The same without a clip, for MechanismKind::none.
   void add_unclipped(kernels::Stream& stream, const kernels::PerSampleGradients& gradients);
 
-  // How many samples add_clipped() made shorter since reset(). Waits for the device.
-  std::int64_t clipped_count(kernels::Stream& stream) const;
+  // The sum of the losses so far, one float64 on the device, for those who add to it themselves.
+  const kernels::Tensor& loss() const { return loss_; }
+  // Copies what was counted since reset() to the host, behind what was submitted so far. Does not wait.
+  StepNumbers numbers(kernels::Stream& stream) const;
 
   // Once a step: adds the noise to every coordinate (not for MechanismKind::none) and divides by the expected batch,
   // sample_rate × declared_records. The result is tensors().
@@ -128,10 +146,12 @@ class GradientSum {
   Subkey noise_key_;
   std::uint64_t noise_counter_ = 0;  // the first block of the keystream that no step has used
   NoiseGrid noise_grid_;
-  std::vector<kernels::Tensor> tensors_;  // float32: the mean; sums too, where there is no grid
-  std::vector<kernels::Tensor> grid_;     // int64: the sums on a grid
-  kernels::Tensor clipped_;               // int64: one count, on the device so that no micro-batch waits for it
-  std::vector<HostTensor> exact_;         // float64: sums of whole micro-batches without privacy (add_unclipped)
+  kernels::Tensor all_, grid_;            // every parameter's coordinates, each from a multiple of 16 on
+  std::vector<kernels::Tensor> tensors_;  // float32, in all_: the mean; sums too, where there is no grid
+  std::vector<kernels::Tensor> sums_;     // int64, in grid_: the sums on a grid
+  std::vector<std::int64_t> places_;      // where each begins
+  kernels::Tensor clipped_, loss_;  // one int64 and one float64, on the device so that no micro-batch waits for it
+  std::vector<HostTensor> exact_;   // float64: sums of whole micro-batches without privacy (add_unclipped)
 };
 
 }  // namespace trib::privacy

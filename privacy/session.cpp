@@ -6,14 +6,88 @@
 #include <cmath>
 #include <deque>
 #include <limits>
+#include <optional>
 
 #include "common/log.h"
 
 namespace trib::privacy {
 
+struct PendingStep::Step {
+  StepReport known;  // but for what the device counted
+  MonotonicTime began{};
+  StepNumbers numbers;
+  bool complete = false;  // all of it was submitted, `numbers` too
+};
+
+struct PendingStep::Round {
+  explicit Round(const Clock& given_clock, const Charge& charge)
+      : clock(given_clock), job(charge.job), number(charge.round), steps(charge.mechanism.steps) {}
+
+  // Waits for the losses of the steps up to this one and looks at them.
+  void look_at(std::int64_t last_step) {
+    while (!unseen.empty() && unseen.front()->known.step <= last_step) {
+      const Step& step = *unseen.front();
+      if (!step.complete) {
+        abandon(step.known.step, Error{Errc::unavailable, fmt::format("step {} of {} failed in its update, so the "
+                                                                      "round is abandoned",
+                                                                      step.known.step, steps)});
+      } else if (const double loss = step.numbers.loss(); !std::isfinite(loss)) {
+        abandon(step.known.step,
+                Error{Errc::invalid_argument,
+                      fmt::format("step {} of {}: the loss is {}, not a finite number, so the round is abandoned. Look "
+                                  "at the learning rate (a smaller one), the precision (fp32 instead of a narrower "
+                                  "one), and whether the model as it came, base and adapter, gives finite outputs here",
+                                  step.known.step, steps, loss)});
+      }
+      unseen.pop_front();
+    }
+  }
+  // The first reason stays.
+  void abandon(std::int64_t step, Error reason) {
+    if (abandoned_at) return;
+    abandoned_at = step;
+    why = std::move(reason);
+  }
+  Error is_abandoned() const {
+    return {Errc::limit_exceeded,
+            fmt::format("round {} of job '{}' was abandoned at step {}", number, job, abandoned_at.value_or(0))};
+  }
+
+  const Clock& clock;
+  std::string job;
+  std::int64_t number, steps;
+  std::deque<std::shared_ptr<Step>> unseen;  // that had an effect, and whose losses nobody has looked at, in order
+  std::optional<std::int64_t> abandoned_at;
+  Error why;  // where it was abandoned
+};
+
+bool PendingStep::ready() const {
+  return step_->complete && step_->numbers.ready();
+}
+
+Result<StepReport> PendingStep::report() const {
+  const std::int64_t number = step_->known.step;
+  round_->look_at(number);
+  if (round_->abandoned_at == number) return round_->why;
+  if (round_->abandoned_at && *round_->abandoned_at < number) return round_->is_abandoned();
+  StepReport report = step_->known;
+  const std::int64_t clipped = step_->numbers.clipped_count();
+  report.seconds = std::chrono::duration<double>(round_->clock.now() - step_->began).count();
+  if (report.sample_count > 0) {
+    report.mean_loss = step_->numbers.loss() / static_cast<double>(report.sample_count);
+    report.clipped_fraction = static_cast<double>(clipped) / static_cast<double>(report.sample_count);
+  }
+  return report;
+}
+
 struct PrivacySession::Impl {
   Impl(const Charge& paid, const RandomKey& key, const Clock& given_clock)
-      : clock(given_clock), charge(paid), steps_left(paid.mechanism.steps), random_key(key), sampler(key, paid) {
+      : clock(given_clock),
+        charge(paid),
+        steps_left(paid.mechanism.steps),
+        random_key(key),
+        sampler(key, paid),
+        round(std::make_shared<PendingStep::Round>(given_clock, paid)) {
     sums.emplace_back(key, paid);
   }
 
@@ -22,9 +96,9 @@ struct PrivacySession::Impl {
   Charge charge;
   std::int64_t steps_left;
   bool contributed = false;
-  bool abandoned = false;
   RandomKey random_key;
   PoissonSampler sampler;
+  std::shared_ptr<PendingStep::Round> round;
   std::deque<GradientSum> sums;  // of each replica; noise is added to the first
   std::atomic<std::size_t> largest_micro_batch{std::numeric_limits<std::size_t>::max()};
 };
@@ -69,11 +143,7 @@ Status PrivacySession::check_is_whole_sum() const {
 }
 
 Result<std::vector<std::size_t>> PrivacySession::begin_step(std::size_t record_count) {
-  if (impl_->abandoned) {
-    return Error{Errc::limit_exceeded,
-                 fmt::format("round {} of job '{}' was abandoned at step {}", impl_->charge.round, impl_->charge.job,
-                             impl_->charge.mechanism.steps - impl_->steps_left)};
-  }
+  if (impl_->round->abandoned_at) return impl_->round->is_abandoned();
   if (impl_->contributed || impl_->steps_left == 0) {
     return Error{Errc::limit_exceeded,
                  fmt::format("round {} of job '{}' has no step left: {} were charged, and {}", impl_->charge.round,
@@ -92,17 +162,6 @@ GradientSum& PrivacySession::gradient_sum(std::size_t replica) {
   return impl_->sums[replica];
 }
 
-Status PrivacySession::check_loss(double loss) {
-  if (std::isfinite(loss)) return {};
-  impl_->abandoned = true;
-  const std::int64_t steps = impl_->charge.mechanism.steps;
-  return Error{Errc::invalid_argument,
-               fmt::format("step {} of {}: the loss is {}, not a finite number, so the round is abandoned. Look at the "
-                           "learning rate (a smaller one), the precision (fp32 instead of a narrower one), and "
-                           "whether the model as it came, base and adapter, gives finite outputs here",
-                           steps - impl_->steps_left, steps, loss)};
-}
-
 std::size_t PrivacySession::largest_micro_batch() const {
   return impl_->largest_micro_batch;
 }
@@ -117,15 +176,33 @@ std::size_t PrivacySession::halve_micro_batch(kernels::Stream& stream, std::size
   return half;
 }
 
-double PrivacySession::seconds_in_step() const {
-  return std::chrono::duration<double>(impl_->clock.now() - impl_->step_began).count();
+PendingStep PrivacySession::pending_step(std::size_t sample_count) {
+  auto step = std::make_shared<PendingStep::Step>();
+  step->known.step = impl_->charge.mechanism.steps - impl_->steps_left;
+  step->known.sample_count = static_cast<std::int64_t>(sample_count);
+  step->began = impl_->step_began;
+  impl_->round->unseen.push_back(step);
+  return PendingStep(impl_->round, step);
+}
+
+void PrivacySession::complete(const PendingStep& pending, const GradientSum& sum, kernels::Stream& stream,
+                              std::size_t micro_batch) {
+  pending.step_->numbers = sum.numbers(stream);
+  pending.step_->known.micro_batch = static_cast<std::int64_t>(std::min(micro_batch, largest_micro_batch()));
+  pending.step_->complete = true;
 }
 
 Result<Contribution> PrivacySession::contribute(TensorMap tensors, double weight) {
-  if (impl_->abandoned) {
-    return Error{Errc::limit_exceeded,
-                 fmt::format("round {} of job '{}' was abandoned", impl_->charge.round, impl_->charge.job)};
+  PendingStep::Round& round = *impl_->round;
+  if (!round.abandoned_at && !round.unseen.empty()) {
+    const std::int64_t step = round.unseen.front()->known.step;
+    round.abandon(step, Error{Errc::internal, fmt::format("step {} of {} of round {} of job '{}' was submitted and its "
+                                                          "loss never looked at: the round is abandoned. Ask every "
+                                                          "step for its report before the contribution",
+                                                          step, round.steps, round.number, round.job)});
+    return round.why;
   }
+  if (round.abandoned_at) return round.is_abandoned();
   if (impl_->contributed) {
     return Error{Errc::limit_exceeded, fmt::format("round {} of job '{}' made its contribution before",
                                                    impl_->charge.round, impl_->charge.job)};

@@ -8,6 +8,7 @@
 #include <memory>
 #include <new>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -63,8 +64,29 @@ struct StepReport {
   std::int64_t sample_count = 0;  // of the realized Poisson sample
   double mean_loss = 0.0;         // over the sample; 0 if it is empty
   double clipped_fraction = 0.0;  // of the sample
-  double seconds = 0.0;           // by the session's clock
+  double seconds = 0.0;           // by the session's clock, until the report was asked for
   std::int64_t micro_batch = 0;   // how many records were worked on at once, at most, on one device
+};
+
+// A step that was submitted, and whose numbers the device may still have. Used on the session's thread; the session may
+// have moved or gone, its clock must still be there.
+class PendingStep {
+ public:
+  bool ready() const;  // whether report() need not wait
+  // Waits until the (first) device has taken the step, and looks at its loss and at those of all steps before it that
+  // nobody has looked at. Where this step's loss is not a finite number, Errc::invalid_argument names the step and what
+  // to look at; where that of a step before it was not, Errc::limit_exceeded names that one. Either way the session is
+  // abandoned: every later call fails, and nothing is contributed. A second call answers the same.
+  Result<StepReport> report() const;
+
+ private:
+  friend class PrivacySession;
+  struct Step;
+  struct Round;  // what a session and its steps share
+  PendingStep(std::shared_ptr<Round> round, std::shared_ptr<Step> step)
+      : round_(std::move(round)), step_(std::move(step)) {}
+  std::shared_ptr<Round> round_;
+  std::shared_ptr<Step> step_;
 };
 
 // What the session asks a model for one micro-batch. A call that throws std::bad_alloc has done nothing: it is made
@@ -73,12 +95,15 @@ struct StepReport {
 // to one record's gradient, and what is done with the noised mean afterwards is no part of the mechanism.
 template <typename Record>
 struct GradientFunctions {
-  // Fills per-sample gradients of the *sum* loss for `records` (1 ≤ size ≤ micro_batch) and returns the sum of the
-  // losses.
-  std::function<double(std::span<const Record* const> records, kernels::PerSampleGradients& out)> per_sample;
-  // Adds the gradient of the sum loss to `sums` (one tensor a parameter) and returns the sum of the losses: the cheaper
-  // way where nothing is clipped. Used by sessions that are not private.
-  std::function<double(std::span<const Record* const> records, const std::vector<kernels::Tensor>& sums)> summed;
+  // Fills per-sample gradients of the *sum* loss for `records` (1 ≤ size ≤ micro_batch), and their losses. Need not
+  // wait for the device; what is in `out` is read by what is submitted to the stream before the next call.
+  std::function<void(std::span<const Record* const> records, kernels::PerSampleGradients& out)> per_sample;
+  // Adds the gradient of the sum loss to `sums` (one tensor a parameter) and the sum of the losses to `loss` (one
+  // float64): the cheaper way where nothing is clipped. Used by sessions that are not private. Throws std::bad_alloc
+  // only before it has added anything.
+  std::function<void(std::span<const Record* const> records, const std::vector<kernels::Tensor>& sums,
+                     const kernels::Tensor& loss)>
+      summed;
   // How many records one call may take.
   std::int64_t micro_batch = 64;
   // Optional: sorts a sample so that micro-batches pack well (by token count); order never affects the mechanism.
@@ -130,8 +155,8 @@ class PrivacySession {
   // Errc::limit_exceeded if no planned step is left. A session that is not private takes the same samples and divides
   // the same way, without noise, and clips only where its mechanism has a clip norm.
   // A micro-batch for which memory does not suffice is halved, for this step and those after it, with a line in the
-  // log. A loss that is not a finite number ends the session before anything of the step is released:
-  // Errc::invalid_argument names the step and what to look at, and every later call fails.
+  // log. A loss that is not a finite number abandons the session before anything of the round is contributed:
+  // Errc::invalid_argument names the step and what to look at, and every later call fails (PendingStep::report()).
   template <typename Record>
   Result<StepReport> dp_sgd_step(kernels::Stream& stream, const RecordStore<Record>& records,
                                  const std::vector<kernels::Tensor>& parameters,
@@ -142,11 +167,26 @@ class PrivacySession {
   // device, and the integer sums are added up by `collective` (of the replicas' streams in their order). The noise is
   // added once, at the first replica, and all of them receive the same noised mean. What comes out is, bit for bit,
   // what one device gives for the same micro-batches, except for sums in floating point (NoiseKind::float_gaussian, or
-  // no privacy), whose order differs. The first replica's functions say how large a micro-batch is and how a sample is
-  // arranged; it is small enough for every replica to have one.
+  // no privacy; the report's mean loss), whose order differs. The first replica's functions say how large a micro-batch
+  // is and how a sample is arranged; it is small enough for every replica to have one.
   template <typename Record>
   Result<StepReport> dp_sgd_step(std::span<const Replica<Record>> replicas, kernels::Collective* collective,
                                  const RecordStore<Record>& records);
+
+  // The same two without waiting for a device: dp_sgd_step() is the report of what these submit. The next step may be
+  // submitted before this one is reported, and `update` need not wait either. A loss is on the device until report()
+  // looks at it, so after a step whose loss is not finite `update` is called, for it and for steps that were submitted
+  // before its report; none of this leaves: such a session is abandoned by the report, contribute() demands that every
+  // step whose `update` was called has been looked at by a report, and the report of each later step fails too. Where
+  // a call throws, its step is spent; if it threw in or after `update`, the session has no contribution.
+  template <typename Record>
+  Result<PendingStep> submit_dp_sgd_step(
+      kernels::Stream& stream, const RecordStore<Record>& records, const std::vector<kernels::Tensor>& parameters,
+      const GradientFunctions<Record>& functions,
+      const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update);
+  template <typename Record>
+  Result<PendingStep> submit_dp_sgd_step(std::span<const Replica<Record>> replicas, kernels::Collective* collective,
+                                         const RecordStore<Record>& records);
 
   // One sum over all records, noised once: for tasks with a closed form, and for counts. What a record adds, one tensor
   // a shape, is clipped jointly to the charge's clip norm, and the sum gets the noise of the charge's multiplier on
@@ -159,8 +199,10 @@ class PrivacySession {
                                               const std::vector<Shape>& shapes,
                                               const SummandFunctions<Record>& functions);
 
-  // Wraps what training made of noised gradients. Consumes the session: a second call, and any further step, fails with
-  // Errc::limit_exceeded. `tensors` (float32 or float64, finite) are multiplied by `weight` (above 0) here.
+  // Wraps what training made of noised gradients. Every step that was submitted must have been looked at by a report():
+  // otherwise the call fails with Errc::internal and abandons the session. Consumes the session: a second call, and any
+  // further step, fails with Errc::limit_exceeded. `tensors` (float32 or float64, finite) are multiplied by `weight`
+  // (above 0) here.
   Result<Contribution> contribute(TensorMap tensors, double weight);
 
   // Restores a contribution from the outbox: bytes that an earlier session of this site already made and charged.
@@ -172,16 +214,18 @@ class PrivacySession {
   Status check_is_whole_sum() const;
   // Takes one planned step and draws its sample: indices below `record_count`.
   Result<std::vector<std::size_t>> begin_step(std::size_t record_count);
-  // Adds what `part` contributes at one replica; returns the sum of the losses.
+  // Adds what `part` contributes at one replica.
   template <typename Record>
-  double add_records(const Replica<Record>& replica, GradientSum& sum, std::span<const Record* const> part);
+  void add_records(const Replica<Record>& replica, GradientSum& sum, std::span<const Record* const> part);
   GradientSum& gradient_sum(std::size_t replica = 0);
   bool clips() const { return charge().mechanism.clip_norm > 0.0; }  // always, where it is private
-  Status check_loss(double loss);
   // The largest micro-batch for which memory has sufficed so far; unbounded while it always has.
   std::size_t largest_micro_batch() const;
   std::size_t halve_micro_batch(kernels::Stream& stream, std::size_t failed);
-  double seconds_in_step() const;  // since begin_step()
+  // The step that is about to have an effect: without its report nothing is contributed.
+  PendingStep pending_step(std::size_t sample_count);
+  // All of it is submitted, and its numbers are on their way.
+  void complete(const PendingStep& pending, const GradientSum& sum, kernels::Stream& stream, std::size_t micro_batch);
   std::unique_ptr<Impl> impl_;
 };
 
@@ -190,13 +234,30 @@ Result<StepReport> PrivacySession::dp_sgd_step(
     kernels::Stream& stream, const RecordStore<Record>& records, const std::vector<kernels::Tensor>& parameters,
     const GradientFunctions<Record>& functions,
     const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update) {
-  const Replica<Record> only{stream, parameters, functions, update};
-  return dp_sgd_step(std::span<const Replica<Record>>(&only, 1), nullptr, records);
+  TRIB_ASSIGN(const PendingStep step, submit_dp_sgd_step(stream, records, parameters, functions, update));
+  return step.report();
 }
 
 template <typename Record>
 Result<StepReport> PrivacySession::dp_sgd_step(std::span<const Replica<Record>> replicas,
                                                kernels::Collective* collective, const RecordStore<Record>& records) {
+  TRIB_ASSIGN(const PendingStep step, submit_dp_sgd_step(replicas, collective, records));
+  return step.report();
+}
+
+template <typename Record>
+Result<PendingStep> PrivacySession::submit_dp_sgd_step(
+    kernels::Stream& stream, const RecordStore<Record>& records, const std::vector<kernels::Tensor>& parameters,
+    const GradientFunctions<Record>& functions,
+    const std::function<void(const std::vector<kernels::Tensor>& gradients)>& update) {
+  const Replica<Record> only{stream, parameters, functions, update};
+  return submit_dp_sgd_step(std::span<const Replica<Record>>(&only, 1), nullptr, records);
+}
+
+template <typename Record>
+Result<PendingStep> PrivacySession::submit_dp_sgd_step(std::span<const Replica<Record>> replicas,
+                                                       kernels::Collective* collective,
+                                                       const RecordStore<Record>& records) {
   TRIB_ASSIGN(const std::vector<std::size_t> chosen, begin_step(records.records_.size()));
   std::vector<const Record*> sample;
   sample.reserve(chosen.size());
@@ -212,17 +273,19 @@ Result<StepReport> PrivacySession::dp_sgd_step(std::span<const Replica<Record>> 
     sums.push_back(&gradient_sum(r));
     sums[r]->reset(replicas[r].stream, shapes);
   }
-  const std::size_t share = std::max<std::size_t>(1, (sample.size() + count - 1) / count);
-  const auto micro_batch = std::min(
-      share,
-      std::min(static_cast<std::size_t>(std::max<std::int64_t>(1, functions.micro_batch)), largest_micro_batch()));
-  std::vector<double> losses(sample.size() / micro_batch + 1, 0.0);  // of each micro-batch, added up in their order
+  // Micro-batches of nearly one size, the same for every number of devices that does not bound it: a device does the
+  // same work again rather than that of a small rest.
+  const std::size_t share = (sample.size() + count - 1) / count;
+  const std::size_t most = std::max<std::size_t>(
+      1, std::min({share, static_cast<std::size_t>(std::max<std::int64_t>(1, functions.micro_batch)),
+                   largest_micro_batch()}));
+  const std::size_t parts = std::max<std::size_t>(1, (sample.size() + most - 1) / most);
+  const std::size_t micro_batch = std::max<std::size_t>(1, (sample.size() + parts - 1) / parts);
   std::vector<std::exception_ptr> failures(count);
   const auto work = [&](std::size_t r) {
     try {
-      for (std::size_t part = r; part * micro_batch < sample.size(); part += count) {
-        const std::size_t first = part * micro_batch;
-        losses[part] = add_records(
+      for (std::size_t first = r * micro_batch; first < sample.size(); first += count * micro_batch) {
+        add_records(
             replicas[r], *sums[r],
             std::span<const Record* const>(sample).subspan(first, std::min(micro_batch, sample.size() - first)));
       }
@@ -236,50 +299,43 @@ Result<StepReport> PrivacySession::dp_sgd_step(std::span<const Replica<Record>> 
   threads.clear();
   for (const std::exception_ptr& failure : failures)
     if (failure) std::rethrow_exception(failure);
-  double loss = 0.0;
-  for (const double part : losses) loss += part;
-  TRIB_TRY(check_loss(loss));
   if (count > 1) GradientSum::gather(*collective, sums);
   TRIB_FAILPOINT("session.before_noise");
   sums[0]->finish_mean(replicas[0].stream);
   if (count > 1) GradientSum::share_mean(*collective, sums);
   TRIB_FAILPOINT("session.before_update");
+  PendingStep pending = pending_step(sample.size());
   for (std::size_t r = 0; r < count; ++r) replicas[r].update(sums[r]->tensors());
-
-  StepReport report;
-  report.step = charge().mechanism.steps - steps_left();
-  const std::int64_t clipped = clips() ? sums[0]->clipped_count(replicas[0].stream) : 0;
-  report.seconds = seconds_in_step();
-  report.sample_count = static_cast<std::int64_t>(sample.size());
-  report.micro_batch = static_cast<std::int64_t>(std::min(micro_batch, largest_micro_batch()));
-  if (!sample.empty()) {
-    report.mean_loss = loss / static_cast<double>(sample.size());
-    report.clipped_fraction = static_cast<double>(clipped) / static_cast<double>(sample.size());
-  }
-  return report;
+  complete(pending, *sums[0], replicas[0].stream, micro_batch);
+  return pending;
 }
 
 template <typename Record>
-double PrivacySession::add_records(const Replica<Record>& replica, GradientSum& sum,
-                                   std::span<const Record* const> part) {
-  double loss = 0.0;
-  std::size_t at_once = part.size();
+void PrivacySession::add_records(const Replica<Record>& replica, GradientSum& sum,
+                                 std::span<const Record* const> part) {
+  std::size_t at_once = std::min(part.size(), largest_micro_batch());
   for (std::size_t first = 0; first < part.size();) {
     const auto records = part.subspan(first, std::min(at_once, part.size() - first));
     kernels::PerSampleGradients gradients;
     try {
-      loss +=
-          clips() ? replica.functions.per_sample(records, gradients) : replica.functions.summed(records, sum.tensors());
+      if (clips()) {
+        replica.functions.per_sample(records, gradients);
+      } else {
+        replica.functions.summed(records, sum.tensors(), sum.loss());
+      }
     } catch (const std::bad_alloc&) {
       // Nothing of these records is in the sum yet: what follows is not tried twice.
       if (records.size() == 1) throw;
       at_once = halve_micro_batch(replica.stream, records.size());
       continue;
     }
-    if (clips()) sum.add_clipped(replica.stream, gradients);
+    if (clips()) {
+      // Without them a step that went wrong would not be seen.
+      if (!gradients.losses.defined()) throw std::invalid_argument("per-sample gradients came without their losses");
+      sum.add_clipped(replica.stream, gradients);
+    }
     first += records.size();
   }
-  return loss;
 }
 
 template <typename Record>

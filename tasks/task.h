@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -165,6 +166,7 @@ struct BenchmarkRequest {
   std::string text_column = "text";
   std::int64_t max_tokens = 128;  // longer texts are cut
   std::vector<kernels::Device*> devices;
+  std::optional<std::size_t> recorded_shapes;  // of micro-batches whose work is recorded, 0 for none; as in jobs
 };
 
 struct TrainingBenchmark {
@@ -173,12 +175,14 @@ struct TrainingBenchmark {
   std::int64_t batch = 0, micro_batch = 0;
   double mean_tokens = 0.0;  // of a record
   std::int64_t longest_tokens = 0;
-  double private_seconds = 0.0, plain_seconds = 0.0;  // medians of one step
-  double overhead = 0.0;                              // median over pairs of neighbouring steps
-  double operations = 0.0;                            // a second, of the frozen products in private steps
-  double product_limit = 0.0;                         // the same, of a large product alone on the same devices
-  std::uint64_t peak_memory = 0;                      // bytes; of the fullest device
-  bool memory_of_device = false;                      // false: of the whole process, where the device does not count
+  // Medians of one step, as a job takes it: from the end of the one before it to its own.
+  double private_seconds = 0.0, plain_seconds = 0.0;
+  double overhead = 0.0;           // median over pairs of neighbouring steps
+  double operations = 0.0;         // a second, of the frozen products in private steps
+  double product_limit = 0.0;      // the same, of a large product alone on the same devices
+  std::uint64_t model_memory = 0;  // bytes that the loaded model takes of a GPU; 0 on a CPU
+  std::uint64_t peak_memory = 0;   // bytes; of the fullest device
+  bool memory_of_device = false;   // false: of the whole process, where the device does not count
 };
 
 // Records made for `trib privacy audit`, each of which is or is not among a site's records, and what an aggregator that

@@ -1,4 +1,6 @@
 // Activations, conversions, embedding, rows, and the loss: one pass over memory each.
+#include <algorithm>
+
 #include "kernels/cuda/device_functions.cuh"
 #include "kernels/cuda/operations.h"
 
@@ -132,11 +134,70 @@ __global__ void transpose_tiles(const float* from, Matrix to, int m, int n) {
   }
 }
 
+// As many as a kernel's arguments hold; more tensors take further launches.
+constexpr std::size_t most_additions = 120, most_forms = 80;
+
+struct Forms {
+  const float* from;
+  Values transposed, copy;
+  int m, n;
+};
+struct AllForms {
+  Forms all[most_forms];
+};
+
+// A block passes over tiles of its matrix as transpose_tiles has them.
+__global__ void form_tiles(const __grid_constant__ AllForms forms) {
+  __shared__ float tile[32][33];
+  const Forms& f = forms.all[blockIdx.y];
+  const int across = (f.n + 31) / 32, tiles = across * ((f.m + 31) / 32);
+  for (int at = blockIdx.x; at < tiles; at += gridDim.x) {
+    const int first_row = at / across * 32, first_column = at % across * 32;
+    __syncthreads();  // the tile before is no longer read
+    for (int r = threadIdx.y; r < 32; r += 8) {
+      const int row = first_row + r, column = first_column + threadIdx.x;
+      if (row >= f.m || column >= f.n) continue;
+      const std::int64_t i = static_cast<std::int64_t>(row) * f.n + column;
+      tile[r][threadIdx.x] = f.from[i];
+      if (f.copy.data != nullptr) store(f.copy, i, tile[r][threadIdx.x]);
+    }
+    __syncthreads();
+    for (int r = threadIdx.y; r < 32; r += 8) {
+      const int row = first_column + r, column = first_row + threadIdx.x;
+      if (row < f.n && column < f.m)
+        store(f.transposed, static_cast<std::int64_t>(row) * f.m + column, tile[threadIdx.x][r]);
+    }
+  }
+}
+
+struct Addition {
+  const float* x;
+  float* y;
+  std::int64_t count;
+  float a;
+};
+struct Additions {
+  Addition all[most_additions];
+};
+
+__global__ void add_each(const __grid_constant__ Additions additions) {
+  const Addition& one = additions.all[blockIdx.y];
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x; i < one.count;
+       i += static_cast<std::int64_t>(gridDim.x) * threads)
+    one.y[i] = fmaf(one.a, one.x[i], one.y[i]);
+}
+
 // A warp a record.
 __global__ void cross_entropy_rows(const float* logits, const std::int32_t* labels, float* losses, float* d_logits,
                                    int count, int classes) {
   const int i = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (i >= count) return;
+  const int label = labels[i];
+  if (label < 0) {
+    if (lane == 0) losses[i] = 0;
+    for (int j = lane; j < classes; j += 32) d_logits[static_cast<std::int64_t>(i) * classes + j] = 0;
+    return;
+  }
   const float* x = logits + static_cast<std::int64_t>(i) * classes;
   float peak = -INFINITY;
   bool has_nan = false;
@@ -149,7 +210,6 @@ __global__ void cross_entropy_rows(const float* logits, const std::int32_t* labe
   double total = 0;
   for (int j = lane; j < classes; j += 32) total += exp(static_cast<double>(x[j]) - peak);
   total = warp_sum(total);
-  const int label = labels[i];
   if (lane == 0) losses[i] = static_cast<float>(log(total) + peak - x[label]);
   for (int j = lane; j < classes; j += 32)
     d_logits[static_cast<std::int64_t>(i) * classes + j] =
@@ -214,6 +274,23 @@ void axpy(Stream& stream, double a, const Tensor& x, const Tensor& y) {
             });
 }
 
+void add_scaled(Stream& stream, std::span<const ScaledAddition> additions) {
+  for (std::size_t first = 0; first < additions.size(); first += most_additions) {
+    Additions group{};
+    const std::size_t count = std::min(most_additions, additions.size() - first);
+    std::int64_t most = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto& [a, x, y] = additions[first + i];
+      group.all[i] = {RawAccess::data<float>(x), RawAccess::data<float>(y), x.element_count(), static_cast<float>(a)};
+      most = std::max(most, x.element_count());
+    }
+    if (most == 0) continue;
+    add_each<<<dim3(std::min(blocks_for(most, threads), 1024u), static_cast<unsigned>(count)), threads, 0,
+               handle(stream)>>>(group);
+    check_launch("add_scaled");
+  }
+}
+
 void scale(Stream& stream, double a, const Tensor& x) {
   require_aligned({&x});
   each_four(stream, x.element_count(),
@@ -260,6 +337,24 @@ void transpose(Stream& stream, const Tensor& from, const MatrixView& to) {
   transpose_tiles<<<dim3(blocks_for(n, 32), blocks_for(m, 32)), dim3(32, 8), 0, handle(stream)>>>(
       RawAccess::data<float>(from), matrix(to), m, n);
   check_launch("transpose");
+}
+
+void make_forms(Stream& stream, std::span<const MatrixForms> matrices) {
+  for (std::size_t first = 0; first < matrices.size(); first += most_forms) {
+    AllForms group{};
+    const std::size_t count = std::min(most_forms, matrices.size() - first);
+    std::int64_t most = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const MatrixForms& matrix = matrices[first + i];
+      group.all[i] = {RawAccess::data<float>(matrix.from), values(matrix.transposed), values(matrix.copy),
+                      static_cast<int>(matrix.from.dim(0)), static_cast<int>(matrix.from.dim(1))};
+      most = std::max(most, (matrix.from.dim(0) + 31) / 32 * ((matrix.from.dim(1) + 31) / 32));
+    }
+    if (most == 0) continue;
+    form_tiles<<<dim3(static_cast<unsigned>(std::min<std::int64_t>(most, 256)), static_cast<unsigned>(count)),
+                 dim3(32, 8), 0, handle(stream)>>>(group);
+    check_launch("make_forms");
+  }
 }
 
 void cross_entropy(Stream& stream, const Tensor& logits, const Tensor& labels, const Tensor& losses,

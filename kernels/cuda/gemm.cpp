@@ -93,10 +93,10 @@ cudaDataType_t type_of(bool is_bf16) {
   return is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-// One per device. Memory for split sums belongs to the device's one stream.
+// One per device. Memory for split sums belongs to the device's one stream, where recordings run too.
 struct Handles {
   std::mutex mutex;
-  cublasHandle_t base = nullptr;
+  std::map<cudaStream_t, cublasHandle_t> base;  // setting the stream of a handle would drop its workspace
   cublasLtHandle_t lt = nullptr;
   Tensor workspace;
   // Algorithms by what was asked for: (rows, outputs, inputs, types and epilogue).
@@ -108,18 +108,21 @@ constexpr std::int64_t workspace_bytes = std::int64_t{64} << 20;
 Handles& handles(Stream& stream) {
   static std::mutex mutex;
   static auto& all = *new std::map<Device*, std::unique_ptr<Handles>>();
-  const cudaStream_t raw = handle(stream);
+  static_cast<void>(handle(stream));  // selects the device
   const std::lock_guard lock(mutex);
   std::unique_ptr<Handles>& found = all[&stream.device()];
   if (!found) {
     auto made = std::make_unique<Handles>();
-    check_blas(blas().cublasCreate_v2(&made->base), "a handle");
     check_blas(blas().cublasLtCreate(&made->lt), "a handle");
-    check_blas(blas().cublasSetStream_v2(made->base, raw), "the stream");
     made->workspace = Tensor(stream.device(), DType::u8, {workspace_bytes});
-    check_blas(blas().cublasSetWorkspace_v2(made->base, RawAccess::address(made->workspace),
-                                            static_cast<std::size_t>(workspace_bytes)),
-               "the workspace");
+    for (const cudaStream_t raw : {main_stream(stream), capture_stream(stream)}) {
+      cublasHandle_t& base = made->base[raw];
+      check_blas(blas().cublasCreate_v2(&base), "a handle");
+      check_blas(blas().cublasSetStream_v2(base, raw), "the stream");
+      check_blas(blas().cublasSetWorkspace_v2(base, RawAccess::address(made->workspace),
+                                              static_cast<std::size_t>(workspace_bytes)),
+                 "the workspace");
+    }
     found = std::move(made);
   }
   return *found;
@@ -129,13 +132,16 @@ Handles& handles(Stream& stream) {
 struct DeviceMatrix final : PackedMatrix::Impl {
   Tensor weights;
   bool transposed = false;
-  Tensor scales;  // (n) float32 in FP8, whose codes are `weights` (n, k)
+  Tensor scales;      // (n) float32 in FP8, whose codes are `weights` (n, k)
+  bool tf32 = false;  // float32 factors on the tensor cores
 };
 
 // RAII around cuBLASLt's descriptors.
 struct Descriptor {
   cublasLtMatmulDesc_t value = nullptr;
-  Descriptor() { check_blas(blas().cublasLtMatmulDescCreate(&value, CUBLAS_COMPUTE_32F, CUDA_R_32F), "a product"); }
+  explicit Descriptor(cublasComputeType_t compute) {
+    check_blas(blas().cublasLtMatmulDescCreate(&value, compute, CUDA_R_32F), "a product");
+  }
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   ~Descriptor() { blas().cublasLtMatmulDescDestroy(value); }
@@ -202,7 +208,7 @@ void lt_product(Stream& stream, const Tensor& x, const PackedMatrix::Impl& w, co
   const bool fp8 = w.format == WeightFormat::fp8;
   const cudaDataType_t factors = fp8 ? CUDA_R_8F_E4M3 : type_of(narrow), result = type_of(y_narrow);
 
-  Descriptor product;
+  Descriptor product(matrix.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F);
   if (fp8) set_fp8_scales(product, RawAccess::data<float>(matrix.scales), epilogue.row_scales);
   const cublasOperation_t weights_op = matrix.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
   product.set(CUBLASLT_MATMUL_DESC_TRANSA, weights_op);
@@ -219,8 +225,9 @@ void lt_product(Stream& stream, const Tensor& x, const PackedMatrix::Impl& w, co
   const Layout input(factors, k, t, k), output(result, n, t, n);
 
   const std::lock_guard lock(h.mutex);
-  const int kind = (static_cast<int>(epilogue.kind) << 6) | (fp8 ? 32 : 0) | (accumulate ? 16 : 0) |
-                   (epilogue.bias ? 8 : 0) | (matrix.transposed ? 4 : 0) | (y_narrow ? 2 : 0) | (narrow ? 1 : 0);
+  const int kind = (static_cast<int>(epilogue.kind) << 7) | (fp8 ? 64 : 0) | (matrix.tf32 ? 32 : 0) |
+                   (accumulate ? 16 : 0) | (epilogue.bias ? 8 : 0) | (matrix.transposed ? 4 : 0) | (y_narrow ? 2 : 0) |
+                   (narrow ? 1 : 0);
   const auto key = std::tuple(t, n, k, kind);
   auto found = h.algorithms.find(key);
   if (found == h.algorithms.end()) {
@@ -280,13 +287,13 @@ void small_product(Stream& stream, float alpha, const MatrixView& a, bool a_tran
   Handles& h = handles(stream);
   const std::lock_guard lock(h.mutex);
   const float beta = accumulate ? 1.0f : 0.0f;
-  check_blas(
-      blas().cublasGemmEx(h.base, CUBLAS_OP_N, a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, static_cast<int>(n),
-                          static_cast<int>(m), static_cast<int>(k), &alpha, bm.values.data, type_of(bm.values.is_bf16),
-                          static_cast<int>(bm.stride), am.values.data, type_of(am.values.is_bf16),
-                          static_cast<int>(am.stride), &beta, cm.values.data, type_of(cm.values.is_bf16),
-                          static_cast<int>(cm.stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
-      "a product");
+  check_blas(blas().cublasGemmEx(h.base.at(handle(stream)), CUBLAS_OP_N, a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                 static_cast<int>(n), static_cast<int>(m), static_cast<int>(k), &alpha, bm.values.data,
+                                 type_of(bm.values.is_bf16), static_cast<int>(bm.stride), am.values.data,
+                                 type_of(am.values.is_bf16), static_cast<int>(am.stride), &beta, cm.values.data,
+                                 type_of(cm.values.is_bf16), static_cast<int>(cm.stride), CUBLAS_COMPUTE_32F,
+                                 CUBLAS_GEMM_DEFAULT),
+             "a product");
 }
 
 }  // namespace
@@ -297,12 +304,13 @@ Status load_blas() {
 }
 
 std::shared_ptr<const PackedMatrix::Impl> pack_matrix(Stream& stream, const Tensor& weights, bool transposed,
-                                                      DType compute) {
+                                                      DType compute, Float32Products products) {
   auto packed = std::make_shared<DeviceMatrix>();
   packed->input_size = weights.dim(transposed ? 1 : 0);
   packed->output_size = weights.dim(transposed ? 0 : 1);
   packed->compute = compute;
   packed->transposed = transposed;
+  packed->tf32 = compute == DType::f32 && products == Float32Products::tf32;
   packed->weights = weights;
   if (compute == DType::bf16) {
     packed->weights = Tensor(stream.device(), DType::bf16, weights.shape());
@@ -397,7 +405,7 @@ void packed_product_gelu_backward(Stream& stream, const Tensor& dy, const Packed
 
 void matmul(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, bool accumulate,
             const MatrixView& c) {
-  if (accumulate && add_low_rank(stream, alpha, a, b, c)) return;
+  if (accumulate ? add_low_rank(stream, alpha, a, b, c) : reduce_to_low_rank(stream, alpha, a, b, c)) return;
   small_product(stream, alpha, a, false, b, accumulate, c);
 }
 

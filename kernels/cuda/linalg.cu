@@ -25,7 +25,6 @@ struct Adapter {
 // What a block shares, for ranks up to `largest_rank`; r×r matrices have row stride r.
 struct Shared {
   double right[largest_rank * largest_rank];  // Wᵀ: row i is the i-th right singular vector
-  double gram[largest_rank * largest_rank];
   double norms[largest_rank];
   double reduced[warps][4];
   int argument[warps];
@@ -74,8 +73,10 @@ __device__ inline int player(int seat, int round, int players) {
   return seat == 0 ? 0 : 1 + (seat - 1 + round) % (players - 1);
 }
 
+// B's columns lie in dynamic shared memory, or in `scratch` where they are too large for it.
 __global__ void __launch_bounds__(threads) refactorize_kernel(const Adapter* adapters, double* scratch, int* unserved) {
   __shared__ Shared s;
+  extern __shared__ double columns_in_shared[];
   const Adapter x = adapters[blockIdx.x];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = x.r;
   if (!served(x, s)) {
@@ -83,13 +84,14 @@ __global__ void __launch_bounds__(threads) refactorize_kernel(const Adapter* ada
     return;
   }
   // Column c of B is columns[c·m …].
-  double* columns = scratch + x.scratch;
+  double* columns = scratch == nullptr ? columns_in_shared : scratch + x.scratch;
   for (int i = threadIdx.x; i < x.m * r; i += threads)
     columns[static_cast<std::int64_t>(i % r) * x.m + i / r] = element(x.b, x.b_is_f64, i);
   for (int i = threadIdx.x; i < r * r; i += threads) s.right[i] = i / r == i % r ? 1.0 : 0.0;
   __syncthreads();
 
   auto column_norms = [&] {
+    __syncthreads();  // the norms before are no longer read
     for (int c = warp; c < r; c += warps) {
       double total = 0;
       for (int i = lane; i < x.m; i += 32) {
@@ -146,7 +148,7 @@ __global__ void __launch_bounds__(threads) refactorize_kernel(const Adapter* ada
             active && fabs(uv) > tolerance * sqrt(uu * vv) && fmax(uu, vv) > negligible && fabs(uv) > negligible;
         if (turn) {
           const double zeta = (vv - uu) / (2.0 * uv);
-          const double tangent = copysign(1.0, zeta) / (fabs(zeta) + hypot(1.0, zeta));
+          const double tangent = copysign(1.0, zeta) / (fabs(zeta) + sqrt(1.0 + zeta * zeta));  // 0 if that is ∞
           const double cosine = 1.0 / sqrt(1.0 + tangent * tangent), sine = cosine * tangent;
           for (int k = rank_in_group * 32 + lane; k < x.m; k += 32 * group) {
             const double a = u[k], b = v[k];
@@ -227,7 +229,7 @@ __global__ void __launch_bounds__(threads) refactorize_kernel(const Adapter* ada
 std::vector<std::size_t> refactorize_batch(Stream& stream, std::span<const Refactorization> adapters) {
   std::vector<std::size_t> rest, batch;
   std::vector<Adapter> arguments;
-  std::int64_t scratch_size = 0;
+  std::int64_t scratch_size = 0, largest = 0;  // of one adapter's B
   for (std::size_t i = 0; i < adapters.size(); ++i) {
     const Refactorization& adapter = adapters[i];
     if (adapter.a.dim(0) > largest_rank || adapter.a.dim(0) == 0) {
@@ -244,6 +246,7 @@ std::vector<std::size_t> refactorize_batch(Stream& stream, std::span<const Refac
               .b_is_f64 = adapter.b.dtype() == DType::f64,
               .scratch = scratch_size};
     scratch_size += static_cast<std::int64_t>(x.m) * x.r;
+    largest = std::max(largest, static_cast<std::int64_t>(x.m) * x.r);
     arguments.push_back(x);
     batch.push_back(i);
   }
@@ -252,11 +255,19 @@ std::vector<std::size_t> refactorize_batch(Stream& stream, std::span<const Refac
                                 {static_cast<std::int64_t>(arguments.size() * sizeof(Adapter))});
   stream.device().copy_from_host(stream, RawAccess::address(device_arguments), arguments.data(),
                                  arguments.size() * sizeof(Adapter));
-  const Tensor scratch(stream.device(), DType::f64, {scratch_size});
+  std::size_t shared_bytes = static_cast<std::size_t>(largest) * sizeof(double);
+  Tensor scratch;
+  if (shared_bytes > static_cast<std::size_t>(dynamic_shared_memory(stream)) - sizeof(Shared)) {
+    shared_bytes = 0;
+    scratch = Tensor(stream.device(), DType::f64, {scratch_size});
+  }
+  check(cudaFuncSetAttribute(refactorize_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(shared_bytes)),
+        "shared memory");
   const Tensor unserved = Tensor::zeros(stream, DType::i32, {static_cast<std::int64_t>(batch.size())});
-  refactorize_kernel<<<static_cast<unsigned>(batch.size()), threads, 0, handle(stream)>>>(
-      reinterpret_cast<const Adapter*>(RawAccess::address(device_arguments)), RawAccess::data<double>(scratch),
-      RawAccess::data<std::int32_t>(unserved));
+  refactorize_kernel<<<static_cast<unsigned>(batch.size()), threads, shared_bytes, handle(stream)>>>(
+      reinterpret_cast<const Adapter*>(RawAccess::address(device_arguments)),
+      scratch.defined() ? RawAccess::data<double>(scratch) : nullptr, RawAccess::data<std::int32_t>(unserved));
   check_launch("refactorize");
   const HostTensor flags = unserved.to_host(stream);
   for (std::size_t i = 0; i < batch.size(); ++i)

@@ -52,6 +52,84 @@ bool aligned_by_four(const Matrix& m) {
   return m.stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(m.values.data) % (m.values.is_bf16 ? 8 : 16) == 0;
 }
 
+// ---- c = alpha·a·b with few columns of c ------------------------------------------------------------------------
+
+constexpr int reduce_threads = 128, reduce_rows = 32, reduce_k = 128, reduce_stages = 3;
+constexpr int reduce_stride = reduce_k + 8;
+
+struct Reduction {
+  const Bf16 *a, *b;
+  Bf16* c;
+  std::int64_t rows, a_stride, b_stride, c_stride;
+  int k;
+  float alpha;
+};
+
+// A block has 32 rows and passes over a in tiles of 128 columns, two tiles ahead; warp w has 16 of the rows and one
+// half of a tile's columns.
+template <int columns>
+__global__ void __launch_bounds__(reduce_threads) reduce_product(Reduction x) {
+  constexpr int units = columns / 8;
+  __shared__ __align__(16) Bf16 a[reduce_stages][reduce_rows * reduce_stride];
+  __shared__ __align__(16) Bf16 b[reduce_stages][units][reduce_k * 8];
+  __shared__ float halves[2][16 * columns];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, half = warp / 2;
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * reduce_rows;
+  const int tiles = x.k / reduce_k;
+  auto stage = [&](int tile) {
+    if (tile < tiles) {
+      for (int i = threadIdx.x; i < reduce_rows * (reduce_k / 8); i += reduce_threads) {
+        const int row = i / (reduce_k / 8), unit = i % (reduce_k / 8);
+        const bool present = first + row < x.rows;
+        copy_async(a[tile % reduce_stages] + row * reduce_stride + 8 * unit,
+                   x.a + (present ? first + row : 0) * x.a_stride + tile * reduce_k + 8 * unit, present);
+      }
+      for (int i = threadIdx.x; i < reduce_k * units; i += reduce_threads)
+        copy_async(b[tile % reduce_stages][i % units] + 8 * (i / units),
+                   x.b + (tile * reduce_k + i / units) * x.b_stride + 8 * (i % units), true);
+    }
+    end_copy_group();
+  };
+  for (int tile = 0; tile < reduce_stages - 1; ++tile) stage(tile);
+  float sum[units][4] = {};
+  for (int tile = 0; tile < tiles; ++tile) {
+    wait_for_copies<reduce_stages - 2>();
+    __syncthreads();  // the tile is there, and the one before it is no longer read
+    stage(tile + reduce_stages - 1);
+#pragma unroll
+    for (int k = 0; k < reduce_k / 2; k += 16) {
+      std::uint32_t left[4];
+      left_factor<reduce_stride>(left, a[tile % reduce_stages], 16 * (warp % 2), half * (reduce_k / 2) + k);
+#pragma unroll
+      for (int unit = 0; unit < units; ++unit) {
+        std::uint32_t right[2];
+        right_factor_of_eight(right, b[tile % reduce_stages][unit], half * (reduce_k / 2) + k);
+        multiply_add(sum[unit], left, right[0], right[1]);
+      }
+    }
+  }
+  const int row = lane / 4, pair = lane % 4 * 2;
+  float* const other = halves[warp % 2];
+#pragma unroll
+  for (int unit = 0; unit < units && half == 1; ++unit) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) other[(row + e / 2 * 8) * columns + 8 * unit + pair + e % 2] = sum[unit][e];
+  }
+  __syncthreads();
+  if (half == 1) return;
+#pragma unroll
+  for (int unit = 0; unit < units; ++unit) {
+#pragma unroll
+    for (int e = 0; e < 4; e += 2) {
+      const std::int64_t to = first + 16 * warp + row + e / 2 * 8;
+      const float* const more = other + (row + e / 2 * 8) * columns + 8 * unit + pair;
+      if (to < x.rows)
+        *reinterpret_cast<std::uint32_t*>(x.c + to * x.c_stride + 8 * unit + pair) =
+            pack(x.alpha * (sum[unit][e] + more[0]), x.alpha * (sum[unit][e + 1] + more[1]));
+    }
+  }
+}
+
 // ---- per-sample gradients and the gradient at u in one pass ----------------------------------------------------
 
 constexpr int threads = 256, tile_tokens = 128, tile_columns = 64, rank = 8;
@@ -199,6 +277,33 @@ bool add_low_rank(Stream& stream, float alpha, const MatrixView& a, const Matrix
       return launch(add_product<8>);
     case 16:
       return launch(add_product<16>);
+    default:
+      return false;
+  }
+}
+
+bool reduce_to_low_rank(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, const MatrixView& c) {
+  if (!aligned_rows(a) || !aligned_rows(b) || !aligned_rows(c) || a.columns % reduce_k != 0) return false;
+  if (c.rows() == 0) return true;
+  const Reduction x{.a = first_element(a),
+                    .b = first_element(b),
+                    .c = first_element(c),
+                    .rows = c.rows(),
+                    .a_stride = a.row_stride(),
+                    .b_stride = b.row_stride(),
+                    .c_stride = c.row_stride(),
+                    .k = static_cast<int>(a.columns),
+                    .alpha = alpha};
+  const auto launch = [&](auto kernel) {
+    kernel<<<blocks_for(x.rows, reduce_rows), reduce_threads, 0, handle(stream)>>>(x);
+    check_launch("reduce_to_low_rank");
+    return true;
+  };
+  switch (c.columns) {
+    case 8:
+      return launch(reduce_product<8>);
+    case 16:
+      return launch(reduce_product<16>);
     default:
       return false;
   }

@@ -37,7 +37,7 @@ void fill_rows(Stream& stream, const Tensor& row, const Tensor& y);
 
 // gemm.h
 std::shared_ptr<const PackedMatrix::Impl> pack_matrix(Stream& stream, const Tensor& weights, bool transposed,
-                                                      DType compute);
+                                                      DType compute, Float32Products products);
 // The same weights for products in the other direction; shares their memory.
 std::shared_ptr<const PackedMatrix::Impl> reversed(const PackedMatrix::Impl& matrix);
 void packed_product(Stream& stream, const Tensor& x, const PackedMatrix& w, const Tensor& bias, bool accumulate,
@@ -53,6 +53,7 @@ void matmul_transposed(Stream& stream, float alpha, const MatrixView& a, const M
 void segment_products(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, const Tensor& offsets,
                       const Tensor& rows, const Tensor& out);
 void transpose(Stream& stream, const Tensor& from, const MatrixView& to);
+void make_forms(Stream& stream, std::span<const MatrixForms> matrices);
 
 // layer_norm.h
 void layer_norm(Stream& stream, const Tensor& x, const Tensor& residual, const LayerNormWeights& weights,
@@ -72,6 +73,8 @@ void clip_factors(Stream& stream, const Tensor& squared_norms, double bound, Cli
 void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const Tensor& factors,
                       const std::vector<Tensor>& sums);
 void axpy(Stream& stream, double a, const Tensor& x, const Tensor& y);
+void add_scaled(Stream& stream, std::span<const ScaledAddition> additions);
+void add_sum(Stream& stream, const Tensor& x, const Tensor& total);
 void scale(Stream& stream, double a, const Tensor& x);
 double squared_norm(Stream& stream, const std::vector<Tensor>& tensors);
 void add_gaussian_noise(Stream& stream, double stddev, const std::uint32_t key[8], std::uint64_t stream_id,

@@ -138,6 +138,14 @@ __global__ void __launch_bounds__(threads)
   if (threadIdx.x == 0 && below > 0) atomicAdd(to, static_cast<unsigned long long>(below));
 }
 
+__global__ void __launch_bounds__(threads) add_all(const float* x, std::int64_t count, double* total) {
+  __shared__ double shared[32];
+  double sum = 0;
+  for (std::int64_t i = threadIdx.x; i < count; i += threads) sum += static_cast<double>(x[i]);
+  sum = block_sum(sum, shared);
+  if (threadIdx.x == 0) *total += sum;
+}
+
 // sum += Σ_i factors[i]·gradient_i: a thread has four neighbouring elements of a materialized gradient, or of one row
 // of an outer product, and passes over the samples.
 __global__ void __launch_bounds__(threads) weighted_sum(Gradients group, const float* factors, int samples) {
@@ -235,6 +243,13 @@ void add_count_below(Stream& stream, const Tensor& x, float limit, const Tensor&
   count_below<<<blocks_for(x.element_count(), threads), threads, 0, handle(stream)>>>(
       RawAccess::data<float>(x), x.element_count(), limit, RawAccess::data<unsigned long long>(count));
   check_launch("add_count_below");
+}
+
+void add_sum(Stream& stream, const Tensor& x, const Tensor& total) {
+  if (x.element_count() == 0) return;
+  add_all<<<1, threads, 0, handle(stream)>>>(RawAccess::data<float>(x), x.element_count(),
+                                             RawAccess::data<double>(total));
+  check_launch("add_sum");
 }
 
 void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const Tensor& factors,

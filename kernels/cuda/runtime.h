@@ -23,8 +23,12 @@ inline void check_launch(const char* kernel) {
   check(cudaGetLastError(), kernel);
 }
 
+// Where this thread's operations go: the device's one stream, or the one that a thread's work is recorded from.
 cudaStream_t handle(Stream& stream);
+cudaStream_t main_stream(Stream& stream);
+cudaStream_t capture_stream(Stream& stream);
 int multiprocessors(Stream& stream);
+int dynamic_shared_memory(Stream& stream);  // the most bytes of a block, static ones included
 
 // float32 or bfloat16 elements on the device, or none.
 struct Values {

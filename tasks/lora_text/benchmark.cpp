@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <deque>
 #include <new>
+#include <optional>
+#include <utility>
 
 #include "common/files.h"
 #include "common/random.h"
@@ -28,7 +30,8 @@ using models::TokenizedText;
 using privacy::RecordStore;
 
 constexpr std::size_t batch_count = 4;  // that take turns, so that no batch is served from a cache
-constexpr int warm_steps = 2;
+// Before steps are timed. Where work is recorded, that of a batch's shapes is when the batch comes for the second time.
+constexpr std::size_t warm_steps = 2, warm_steps_recording = 2 * batch_count;
 
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -101,7 +104,8 @@ double frozen_operations(const models::RobertaConfig& roberta, double tokens, do
 }
 
 // Operations a second of a product of (rows, size) with (size, size) in the type of the model's frozen ones.
-double product_rate(kernels::Device& device, DType compute, std::int64_t rows, std::int64_t size) {
+double product_rate(kernels::Device& device, DType compute, kernels::Float32Products float32_products,
+                    std::int64_t rows, std::int64_t size) {
   const auto stream = device.make_stream();
   ChaCha20Random random(RandomKey::from_seed(2));
   const auto random_tensor = [&](Shape shape) {
@@ -109,7 +113,7 @@ double product_rate(kernels::Device& device, DType compute, std::int64_t rows, s
     for (float& value : host.as<float>()) value = static_cast<float>(random.next() >> 40) * 0x1p-24f - 0.5f;
     return kernels::Tensor::from_host(*stream, host);
   };
-  const kernels::PackedMatrix weights(*stream, random_tensor({size, size}), false, compute);
+  const kernels::PackedMatrix weights(*stream, random_tensor({size, size}), false, compute, float32_products);
   kernels::Tensor x = random_tensor({rows, size});
   if (compute != DType::f32) {
     const kernels::Tensor narrow(device, compute, x.shape());
@@ -133,11 +137,15 @@ double product_rate(kernels::Device& device, DType compute, std::int64_t rows, s
 }
 
 // What no step passes: the rate of a product that is large for the device, and smaller where its memory is short.
-double product_limit(kernels::Device& device, DType compute) {
-  if (device.kind() == kernels::DeviceKind::cpu) return product_rate(device, compute, 4096, 1024);
+double product_limit(kernels::Device& device, models::Precision precision) {
+  // bfloat16 is what every precision but fp32 and tf32 keeps its activations in.
+  const bool is_tf32 = precision == models::Precision::tf32;
+  const DType compute = is_tf32 || precision == models::Precision::fp32 ? DType::f32 : DType::bf16;
+  const auto products = is_tf32 ? kernels::Float32Products::tf32 : kernels::Float32Products::exact;
+  if (device.kind() == kernels::DeviceKind::cpu) return product_rate(device, compute, products, 4096, 1024);
   for (std::int64_t size = 8192;; size /= 2) {
     try {
-      return product_rate(device, compute, size, size);
+      return product_rate(device, compute, products, size, size);
     } catch (const std::bad_alloc&) {
       if (size <= 1024) throw;
       device.trim();
@@ -172,19 +180,35 @@ struct Steps {
   std::unique_ptr<privacy::PrivacySession> session;
 };
 
+// Private steps and those without privacy, one behind the other as a job takes them: where a device works beside the
+// host, a step is submitted before the one before it is reported.
 class Bench {
  public:
   Bench(const Replicas& replicas, const std::deque<RecordStore<TokenizedText>>& batches, Trainer& trainer)
       : replicas_(replicas), batches_(batches), trainer_(trainer) {}
 
-  // Seconds of one step, until every device is done with it.
-  Result<double> step(privacy::PrivacySession& session, std::int64_t& micro_batch) {
-    wait();
-    const auto begin = std::chrono::steady_clock::now();
-    TRIB_ASSIGN(const privacy::StepReport report, trainer_.step(session, batches_[next_++ % batches_.size()]));
-    wait();
-    micro_batch = report.micro_batch;
-    return seconds_since(begin);
+  // Submits the session's step number `index`.
+  Status submit(privacy::PrivacySession& session, std::size_t index) {
+    TRIB_ASSIGN(privacy::PendingStep submitted, trainer_.submit(session, batches_[index % batches_.size()]));
+    TRIB_TRY(end_last());
+    last_ = std::move(submitted);
+    if (last_->ready()) TRIB_TRY(end_last());
+    return {};
+  }
+  // Waits for all that was submitted, and gives the seconds of each step from the end of the one before it to its own
+  // since the last call.
+  Result<std::vector<double>> finish() {
+    TRIB_TRY(end_last());
+    for (const auto& model : replicas_.models) model->classifier->stream().synchronize();
+    last_end_ = std::chrono::steady_clock::now();
+    return std::exchange(seconds_, {});
+  }
+  // Records at once in the last step that was reported.
+  std::int64_t micro_batch() const { return micro_batch_; }
+
+  bool records() const {
+    return std::ranges::any_of(replicas_.models,
+                               [](const auto& model) { return model->classifier->stream().records(); });
   }
   void trim() {
     for (const auto& model : replicas_.models) model->classifier->stream().device().trim();
@@ -197,13 +221,21 @@ class Bench {
   }
 
  private:
-  void wait() {
-    for (const auto& model : replicas_.models) model->classifier->stream().synchronize();
+  Status end_last() {
+    if (!last_) return {};
+    TRIB_ASSIGN(const privacy::StepReport report, std::exchange(last_, std::nullopt)->report());
+    seconds_.push_back(seconds_since(last_end_));
+    last_end_ = std::chrono::steady_clock::now();
+    micro_batch_ = report.micro_batch;
+    return {};
   }
   const Replicas& replicas_;
   const std::deque<RecordStore<TokenizedText>>& batches_;
   Trainer& trainer_;
-  std::size_t next_ = 0;
+  std::optional<privacy::PendingStep> last_;
+  std::chrono::steady_clock::time_point last_end_ = std::chrono::steady_clock::now();
+  std::vector<double> seconds_;
+  std::int64_t micro_batch_ = 0;
 };
 
 // A directory that goes away.
@@ -244,11 +276,19 @@ Result<TrainingBenchmark> time_steps(const BenchmarkRequest& request, const Conf
   result.mean_tokens = tokens / static_cast<double>(records.size());
 
   progress.fraction("loading the model", 0.0);
+  models::ClassifierConfig classifier = config.classifier;
+  if (request.recorded_shapes) classifier.recorded_shapes = *request.recorded_shapes;
   Replicas replicas;
   std::vector<kernels::Stream*> streams;
   for (kernels::Device* device : request.devices) {
     auto model = std::make_shared<SharedModel>();
-    TRIB_ASSIGN(model->classifier, models::TextClassifier::load(*device, base, config.classifier));
+    device->trim();
+    const std::size_t free_before = device->free_memory();
+    TRIB_ASSIGN(model->classifier, models::TextClassifier::load(*device, base, classifier));
+    device->trim();
+    if (device->kind() != kernels::DeviceKind::cpu)
+      result.model_memory =
+          std::max<std::uint64_t>(result.model_memory, free_before - std::min(free_before, device->free_memory()));
     streams.push_back(&model->classifier->stream());
     replicas.models.push_back(std::move(model));
   }
@@ -263,28 +303,36 @@ Result<TrainingBenchmark> time_steps(const BenchmarkRequest& request, const Conf
     batches.emplace_back(std::vector<TokenizedText>(first, first + request.batch));
   }
 
-  const std::int64_t most_steps = warm_steps + 1 + request.steps;
-  TRIB_ASSIGN(const Steps with_privacy, Steps::open(true, request.batch, most_steps));
-  TRIB_ASSIGN(const Steps without, Steps::open(false, request.batch, most_steps));
   Trainer trainer(replicas, config, result.longest_tokens);
   Bench bench(replicas, batches, trainer);
-  std::int64_t ignored = 0;
-  for (int i = 0; i < warm_steps; ++i) TRIB_TRY(bench.step(*with_privacy.session, ignored));
+  const std::size_t warm = bench.records() ? warm_steps_recording : warm_steps;
+  const std::int64_t most_steps = static_cast<std::int64_t>(warm) + 1 + request.steps;
+  TRIB_ASSIGN(const Steps with_privacy, Steps::open(true, request.batch, most_steps));
+  TRIB_ASSIGN(const Steps without, Steps::open(false, request.batch, most_steps));
+  for (std::size_t i = 0; i < warm; ++i) TRIB_TRY(bench.submit(*with_privacy.session, i));
+  TRIB_TRY(bench.finish());
   bench.trim();  // the peak of steps as they are once memory has its size
-  TRIB_TRY(bench.step(*with_privacy.session, ignored));
+  TRIB_TRY(bench.submit(*with_privacy.session, warm));
+  TRIB_TRY(bench.finish());
+  result.micro_batch = bench.micro_batch();
   result.peak_memory = bench.peak_memory();
   result.memory_of_device = result.peak_memory > 0;
-  for (int i = 0; i < warm_steps; ++i) TRIB_TRY(bench.step(*without.session, ignored));
+  for (std::size_t i = 0; i < warm; ++i) TRIB_TRY(bench.submit(*without.session, i));
+  TRIB_TRY(bench.finish());
 
-  std::vector<double> private_seconds, plain_seconds, ratios;
   for (std::int64_t i = 0; i < request.steps; ++i) {
     if (progress.cancelled()) return Error{Errc::cancelled, "interrupted"};
-    TRIB_ASSIGN(const double private_step, bench.step(*with_privacy.session, result.micro_batch));
-    TRIB_ASSIGN(const double plain_step, bench.step(*without.session, ignored));
-    private_seconds.push_back(private_step);
-    plain_seconds.push_back(plain_step);
-    ratios.push_back(private_step / plain_step);
+    // Both of a pair take the same batch.
+    TRIB_TRY(bench.submit(*with_privacy.session, static_cast<std::size_t>(i)));
+    TRIB_TRY(bench.submit(*without.session, static_cast<std::size_t>(i)));
     progress.fraction("timing steps", static_cast<double>(i + 1) / static_cast<double>(request.steps));
+  }
+  TRIB_ASSIGN(const std::vector<double> seconds, bench.finish());
+  std::vector<double> private_seconds, plain_seconds, ratios;
+  for (std::size_t i = 0; i + 1 < seconds.size(); i += 2) {
+    private_seconds.push_back(seconds[i]);
+    plain_seconds.push_back(seconds[i + 1]);
+    ratios.push_back(seconds[i] / seconds[i + 1]);
   }
   result.private_seconds = median(private_seconds);
   result.plain_seconds = median(plain_seconds);
@@ -306,12 +354,10 @@ Result<TrainingBenchmark> benchmark_training(const BenchmarkRequest& request, Pr
   TRIB_ASSIGN(const Config config, config_of(job));
   try {
     TRIB_ASSIGN(TrainingBenchmark result, time_steps(request, config, progress));
-    // Beside nothing else, so that its matrices are in no peak and have room. bfloat16 is what every precision but fp32
-    // keeps its activations in.
-    const DType compute = config.classifier.precision == models::Precision::fp32 ? DType::f32 : DType::bf16;
+    // Beside nothing else, so that its matrices are in no peak and have room.
     for (kernels::Device* device : request.devices) {
       device->trim();
-      result.product_limit += product_limit(*device, compute);
+      result.product_limit += product_limit(*device, config.classifier.precision);
     }
     return result;
   } catch (const FatalError& failure) {

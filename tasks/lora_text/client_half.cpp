@@ -3,6 +3,7 @@
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "kernels/per_sample.h"
@@ -126,12 +127,24 @@ class ClientHalf final : public ClientTask {
 
   Status take_steps(privacy::PrivacySession& privacy, Progress& progress) {
     Trainer trainer(replicas_, config_, longest_record_);
+    // A device that works beside the host gets its next step before the last one is reported: it never waits for a
+    // sample to be drawn and packed.
+    std::optional<privacy::PendingStep> last;
+    const auto report_last = [&]() -> Status {
+      if (!last) return {};
+      TRIB_ASSIGN(const privacy::StepReport report, last->report());
+      last.reset();
+      progress.step(report.step, config_.local_steps, report.mean_loss);
+      return {};
+    };
     for (std::int64_t step = 1; step <= config_.local_steps; ++step) {
       if (progress.cancelled()) return Error{Errc::cancelled, "training was cancelled"};
-      TRIB_ASSIGN(const privacy::StepReport report, trainer.step(privacy, records_));
-      progress.step(step, config_.local_steps, report.mean_loss);
+      TRIB_ASSIGN(privacy::PendingStep submitted, trainer.submit(privacy, records_));
+      TRIB_TRY(report_last());
+      last = std::move(submitted);
+      if (last->ready()) TRIB_TRY(report_last());
     }
-    return {};
+    return report_last();
   }
 
   JobSpec job_;

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::string_view algorithms[] = {"fedsvd", "ffa", "ffa-orthonormal", "fedavg"};  // in the order of Algorithm
 constexpr std::string_view heads[] = {"frozen", "out_proj", "all"};                        // of models::HeadTraining
-constexpr std::string_view precisions[] = {"fp32", "bf16", "fp8"};                         // of models::Precision
+constexpr std::string_view precisions[] = {"fp32", "bf16", "fp8", "tf32"};                 // of models::Precision
 constexpr std::string_view formats[] = {"auto", "tsv", "csv", "jsonl"};
 constexpr std::string_view targets[] = {"query",       "key", "value", "attention.output.dense", "intermediate.dense",
                                         "output.dense"};

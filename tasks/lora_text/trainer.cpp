@@ -20,8 +20,9 @@ Trainer::Worker Trainer::make_worker(models::TextClassifier& classifier, const C
   Worker worker;
   worker.functions = {
       .per_sample = [&](auto records,
-                        kernels::PerSampleGradients& out) { return classifier.per_sample_gradients(records, out); },
-      .summed = [&](auto records, const auto& sums) { return classifier.summed_gradients(records, sums); },
+                        kernels::PerSampleGradients& out) { classifier.per_sample_gradients(records, out); },
+      .summed = [&](auto records, const auto& sums,
+                    const kernels::Tensor& loss) { classifier.summed_gradients(records, sums, loss); },
       .micro_batch = classifier.suggested_micro_batch(longest_record),
       .arrange =
           [](std::vector<const TokenizedText*>& sample) {
@@ -29,22 +30,24 @@ Trainer::Worker Trainer::make_worker(models::TextClassifier& classifier, const C
           },
   };
   worker.update = [&](const std::vector<kernels::Tensor>& gradients) {
+    std::vector<kernels::ScaledAddition> additions;
     for (std::size_t i = 0; i < gradients.size(); ++i) {
-      kernels::axpy(classifier.stream(), -learning_rate_of(config, classifier.parameter_names()[i]), gradients[i],
-                    classifier.parameters()[i]);
+      additions.push_back(
+          {-learning_rate_of(config, classifier.parameter_names()[i]), gradients[i], classifier.parameters()[i]});
     }
+    kernels::add_scaled(classifier.stream(), additions);
   };
   return worker;
 }
 
-Result<privacy::StepReport> Trainer::step(privacy::PrivacySession& session,
-                                          const privacy::RecordStore<TokenizedText>& records) {
+Result<privacy::PendingStep> Trainer::submit(privacy::PrivacySession& session,
+                                             const privacy::RecordStore<TokenizedText>& records) {
   std::vector<privacy::Replica<TokenizedText>> replicas;
   for (std::size_t r = 0; r < workers_.size(); ++r) {
     models::TextClassifier& classifier = *replicas_.models[r]->classifier;
     replicas.push_back({classifier.stream(), classifier.parameters(), workers_[r].functions, workers_[r].update});
   }
-  return session.dp_sgd_step<TokenizedText>(replicas, replicas_.collective.get(), records);
+  return session.submit_dp_sgd_step<TokenizedText>(replicas, replicas_.collective.get(), records);
 }
 
 }  // namespace trib::tasks::lora_text

@@ -23,9 +23,9 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  // As PrivacySession::dp_sgd_step().
-  Result<privacy::StepReport> step(privacy::PrivacySession& session,
-                                   const privacy::RecordStore<models::TokenizedText>& records);
+  // As PrivacySession::submit_dp_sgd_step(): waits for no GPU.
+  Result<privacy::PendingStep> submit(privacy::PrivacySession& session,
+                                      const privacy::RecordStore<models::TokenizedText>& records);
 
  private:
   // What the session asks of one model.

@@ -16,64 +16,17 @@
 #include "kernels/linalg.h"
 #include "kernels/loss.h"
 #include "kernels/per_sample.h"
+#include "tests/kernels/case_maker.h"
 
 namespace trib::kernels {
 namespace {
 
-// Tolerances: sums of float32 in another order; results rounded to bfloat16 (half a step is 2⁻⁹ of a value, and two
-// roundings may meet in one result).
-constexpr double exact = 0, f32_rounding = 5e-6, bf16_rounding = 1.2e-2;
+// Tolerances: sums of float32 in another order; factors rounded to tf32 (half a step is 2⁻¹¹); results rounded to
+// bfloat16 (half a step is 2⁻⁹ of a value, and two roundings may meet in one result).
+constexpr double exact = 0, f32_rounding = 5e-6, tf32_rounding = 1e-3, bf16_rounding = 1.2e-2;
 // Where float32's rounding decides between two codes of e4m3: their distance at the largest, 32 of 448, and the
 // scale's.
 constexpr double e4m3_step = 7.5e-2;
-
-std::vector<float> random_values(std::int64_t count, unsigned seed, bool rounded) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (float& value : values) {
-    value = normal(random);
-    if (rounded) value = bfloat16_to_float(float_to_bfloat16(value));
-  }
-  return values;
-}
-
-// Makes tensors. In a narrow case a GPU gets bfloat16 and the CPU the same numbers in float32.
-struct Maker {
-  Stream& stream;
-  bool narrow;
-
-  DType type() const { return narrow && stream.device().kind() == DeviceKind::cuda ? DType::bf16 : DType::f32; }
-  DType compute() const { return narrow ? DType::bf16 : DType::f32; }
-  Tensor wide(Shape shape, unsigned seed, bool rounded = false) const {
-    const std::int64_t count = element_count(shape);
-    return Tensor::from_host(stream, std::span<const float>(random_values(count, seed, rounded)))
-        .reshape(std::move(shape));
-  }
-  Tensor in(Shape shape, unsigned seed) const {
-    const Tensor values = wide(shape, seed, narrow);
-    if (type() == DType::f32) return values;
-    const Tensor rounded(stream.device(), DType::bf16, std::move(shape));
-    to_bf16(stream, values, rounded);
-    return rounded;
-  }
-  // Starts as NaN, so that an element that nothing writes is seen.
-  Tensor out(Shape shape) const { return poisoned(type(), std::move(shape)); }
-  Tensor wide_out(Shape shape) const { return poisoned(DType::f32, std::move(shape)); }
-  Tensor indices(const std::vector<std::int32_t>& values) const {
-    return Tensor::from_host(stream, std::span<const std::int32_t>(values));
-  }
-
- private:
-  Tensor poisoned(DType dtype, Shape shape) const {
-    const std::vector<float> nan(static_cast<std::size_t>(element_count(shape)), NAN);
-    const Tensor values = Tensor::from_host(stream, std::span<const float>(nan)).reshape(shape);
-    if (dtype == DType::f32) return values;
-    const Tensor narrow_values(stream.device(), dtype, std::move(shape));
-    to_bf16(stream, values, narrow_values);
-    return narrow_values;
-  }
-};
 
 std::string suffix(bool narrow) {
   return narrow ? "_bf16" : "_f32";
@@ -102,24 +55,36 @@ OperationCase gelu_case(std::int64_t count, bool narrow) {
 }
 
 OperationCase elementwise_case(std::int64_t count) {
-  return {"tanh_axpy_scale_norm_and_rounding" + by({count}), 1e-6, 20.0 * count, 40.0 * count, [=](Stream& stream) {
-            const Maker make{stream, false};
-            const Tensor x = make.wide({count}, 1), dy = make.wide({count}, 2), start = make.wide({count}, 3);
-            const Tensor y = make.out({count}), dx = make.out({count}), sum = make.out({count});
-            const Tensor narrow(stream.device(), DType::bf16, {count}), norms = make.out({1});
-            return PreparedOperation{[=, &stream] {
-                                       tanh(stream, x, y);
-                                       tanh_backward(stream, dy, y, dx);
-                                       sum.copy_from(stream, start);
-                                       axpy(stream, -0.5, x, sum);
-                                       scale(stream, 3.0, sum);
-                                       to_bf16(stream, x, narrow);
-                                       const float norm = static_cast<float>(squared_norm(stream, {x, sum}));
-                                       norms.copy_from(stream,
-                                                       Tensor::from_host(stream, std::span<const float>(&norm, 1)));
-                                     },
-                                     {y, dx, sum, narrow, norms}};
-          }};
+  return {
+      "tanh_axpy_scale_norm_and_rounding" + by({count}), 1e-6, 20.0 * count, 40.0 * count, [=](Stream& stream) {
+        const Maker make{stream, false};
+        const Tensor x = make.wide({count}, 1), dy = make.wide({count}, 2), start = make.wide({count}, 3);
+        const Tensor y = make.out({count}), dx = make.out({count}), sum = make.out({count});
+        const Tensor narrow(stream.device(), DType::bf16, {count}), norms = make.out({1});
+        const Tensor first = make.out({count}), second = make.out({count / 3}), total = make.out({1});
+        const Tensor wide_total(stream.device(), DType::f64, {1});
+        return PreparedOperation{
+            [=, &stream] {
+              tanh(stream, x, y);
+              tanh_backward(stream, dy, y, dx);
+              sum.copy_from(stream, start);
+              axpy(stream, -0.5, x, sum);
+              scale(stream, 3.0, sum);
+              to_bf16(stream, x, narrow);
+              first.copy_from(stream, start);
+              second.copy_from(stream, start.rows(0, count / 3));
+              // From an address that vector loads cannot take.
+              add_scaled(stream, std::vector<ScaledAddition>{{0.25, x, first}, {-2.0, x.rows(1, count / 3), second}});
+              wide_total.zero(stream);
+              add_sum(stream, first, wide_total);
+              add_sum(stream, second, wide_total);
+              const float sum_on_host = static_cast<float>(wide_total.to_host(stream).as<double>()[0]);
+              total.copy_from(stream, Tensor::from_host(stream, std::span<const float>(&sum_on_host, 1)));
+              const float norm = static_cast<float>(squared_norm(stream, {x, sum}));
+              norms.copy_from(stream, Tensor::from_host(stream, std::span<const float>(&norm, 1)));
+            },
+            {y, dx, sum, narrow, norms, first, second, total}};
+      }};
 }
 
 OperationCase layer_norm_case(std::int64_t rows, std::int64_t columns, bool narrow) {
@@ -197,6 +162,16 @@ OperationCase rows_case(std::int64_t rows, std::int64_t columns) {
             const Tensor embedded = make.out({rows, columns}), gathered = make.out({rows, columns}),
                          scattered = make.out({rows, columns}), added = make.out({rows, columns}),
                          filled = make.out({rows, columns}), turned = make.out({columns, rows});
+            // Forms of many matrices, more than one launch takes.
+            std::vector<MatrixForms> forms;
+            std::vector<Tensor> outputs = {embedded, gathered, scattered, filled, added, turned};
+            for (std::int64_t i = 0; i < 90; ++i) {
+              forms.push_back({i % 2 == 0 ? x : constant.reshape({1, columns}),
+                               i % 2 == 0 ? make.out({columns, rows}) : make.out({columns, 1}), Tensor()});
+              if (i % 3 == 0) forms.back().copy = make.out(forms.back().from.shape());
+              outputs.push_back(forms.back().transposed);
+              if (i % 3 == 0) outputs.push_back(forms.back().copy);
+            }
             return PreparedOperation{[=, &stream] {
                                        embed(stream, token, words, position, places, constant, embedded);
                                        gather_rows(stream, x, row, gathered);
@@ -205,19 +180,26 @@ OperationCase rows_case(std::int64_t rows, std::int64_t columns) {
                                        fill_rows(stream, constant, added);
                                        scatter_add_rows(stream, x, row, added);
                                        transpose(stream, x, turned);
+                                       make_forms(stream, forms);
                                      },
-                                     {embedded, gathered, scattered, filled, added, turned}};
+                                     outputs};
           }};
 }
 
-OperationCase packed_case(std::int64_t t, std::int64_t k, std::int64_t n, bool narrow) {
+OperationCase packed_case(std::int64_t t, std::int64_t k, std::int64_t n, bool narrow,
+                          Float32Products float32_products = Float32Products::exact) {
+  const bool tf32 = float32_products == Float32Products::tf32;
   const double products = 2.0 * static_cast<double>(t) * static_cast<double>(k) * static_cast<double>(n);
-  return {"packed_product_both_ways" + by({t, k, n}) + suffix(narrow), narrow ? bf16_rounding : f32_rounding,
+  return {"packed_product_both_ways" + by({t, k, n}) + (tf32 ? "_tf32" : suffix(narrow)),
+          tf32     ? tf32_rounding
+          : narrow ? bf16_rounding
+                   : f32_rounding,
           2 * products, width(narrow) * static_cast<double>(t * k + k * n + t * n) * 2, [=](Stream& stream) {
             const Maker make{stream, narrow};
             const Tensor weights = make.wide({n, k}, 1, narrow);
             // The CPU is the oracle in float32 on the same, rounded, numbers.
-            const auto [forward, backward] = PackedMatrix::both_ways(stream, weights, make.type());
+            const auto [forward, backward] =
+                PackedMatrix::both_ways(stream, weights, make.type(), WeightFormat::dense, float32_products);
             const Tensor x = make.in({t, k}, 2), dy = make.in({t, n}, 3), bias = make.in({n}, 4),
                          start = make.wide({t, k}, 5);
             const Tensor y = make.out({t, n}), dx = make.wide_out({t, k});
@@ -453,6 +435,7 @@ OperationCase loss_case(std::int64_t count, std::int64_t classes) {
             const Tensor logits = make.wide({count, classes}, 1);
             std::vector<std::int32_t> labels;
             for (std::int64_t i = 0; i < count; ++i) labels.push_back(static_cast<std::int32_t>(i * 5 % classes));
+            labels.back() = -1;  // does not count
             const Tensor label = make.indices(labels), losses = make.out({count}), d = make.out({count, classes});
             return PreparedOperation{[=, &stream] { cross_entropy(stream, logits, label, losses, d); }, {losses, d}};
           }};
@@ -518,33 +501,33 @@ OperationCase rounded_sum_case(std::int64_t samples, std::int64_t tensors, std::
           [=](Stream& stream) {
             const Maker make{stream, false};
             PerSampleGradients gradients{.sample_count = samples, .tensors = {}};
-            std::vector<Tensor> sums, outputs;
+            // All sums lie in one tensor, each from a multiple of 16 elements on, as a private step has them.
+            const std::int64_t stride = (size + 15) / 16 * 16, all = tensors * stride + 5 * 33;
+            const Tensor grid = Tensor::zeros(stream, DType::i64, {all}), output = make.out({all});
+            std::vector<Tensor> sums;
             for (std::int64_t t = 0; t < tensors; ++t) {
               PerSampleGradient& gradient = gradients.tensors.emplace_back();
               gradient.shape = {size};
               auto values = random_values(samples * size, static_cast<unsigned>(t), false);
               if (t == 0) values[static_cast<std::size_t>(size)] = INFINITY;
               gradient.values = Tensor::from_host(stream, std::span<const float>(values)).reshape({samples, size});
-              sums.push_back(Tensor::zeros(stream, DType::i64, {size}));
-              outputs.push_back(make.out({size}));
+              sums.push_back(grid.rows(t * stride, size));
             }
             PerSampleGradient& outer = gradients.tensors.emplace_back();
             outer.shape = {5, 33};
             outer.output_grads = make.wide({samples, 5}, 100);
             outer.inputs = make.wide({samples, 33}, 101);
-            sums.push_back(Tensor::zeros(stream, DType::i64, {5, 33}));
-            outputs.push_back(make.out({5, 33}));
+            sums.push_back(grid.rows(tensors * stride, 5 * 33).reshape({5, 33}));
             std::vector<float> factors(static_cast<std::size_t>(samples));
             for (std::size_t i = 0; i < factors.size(); ++i)
               factors[i] = i == 1 ? 0.0f : 1.0f / static_cast<float>(i + 1);
             const Tensor factor = Tensor::from_host(stream, std::span<const float>(factors));
             return PreparedOperation{[=, &stream] {
-                                       for (const Tensor& sum : sums) sum.zero(stream);
+                                       grid.zero(stream);
                                        add_rounded_sum(stream, gradients, factor, 0x1p-14, sums);
-                                       for (std::size_t t = 0; t < sums.size(); ++t)
-                                         scale_grid(stream, 0x1p-14, sums[t], outputs[t]);
+                                       scale_grid(stream, 0x1p-14, grid, output);
                                      },
-                                     outputs};
+                                     {output}};
           }};
 }
 
@@ -566,28 +549,23 @@ OperationCase refactorize_case(std::int64_t adapters, std::int64_t m, std::int64
   return {"refactorize" + by({adapters, m, n, rank}), 1e-5, 0, 16.0 * static_cast<double>(adapters * (m + n) * rank),
           [=](Stream& stream) {
             const Maker make{stream, false};
+            // All factors lie side by side, so that two copies bring their start back.
+            const Tensor b = make.wide_out({adapters * m, rank}), a = make.wide_out({adapters * rank, n}),
+                         start_b = make.wide({adapters * m, rank}, 1), start_a = make.wide_out({adapters * rank, n});
             std::vector<Refactorization> all;
-            std::vector<Tensor> outputs, starts;
             for (std::int64_t i = 0; i < adapters; ++i) {
-              const auto id = static_cast<std::uint64_t>(i);
-              const Tensor a = make.wide_out({rank, n});
-              random_orthonormal_rows(stream, RandomKey::from_seed(2).bytes(), id, a);
-              starts.push_back(make.wide({m, rank}, static_cast<unsigned>(i)));
-              starts.push_back(make.wide_out({rank, n}));
-              starts.back().copy_from(stream, a);
-              all.push_back(
-                  {.b = make.wide_out({m, rank}), .a = a, .rotation = Tensor::zeros(stream, DType::f64, {rank, rank})});
-              outputs.push_back(all.back().b);
-              outputs.push_back(all.back().a);
+              random_orthonormal_rows(stream, RandomKey::from_seed(2).bytes(), static_cast<std::uint64_t>(i),
+                                      start_a.rows(i * rank, rank));
+              all.push_back({.b = b.rows(i * m, m),
+                             .a = a.rows(i * rank, rank),
+                             .rotation = Tensor::zeros(stream, DType::f64, {rank, rank})});
             }
             return PreparedOperation{[=, &stream] {
-                                       for (std::size_t i = 0; i < all.size(); ++i) {
-                                         all[i].b.copy_from(stream, starts[2 * i]);
-                                         all[i].a.copy_from(stream, starts[2 * i + 1]);
-                                       }
+                                       b.copy_from(stream, start_b);
+                                       a.copy_from(stream, start_a);
                                        refactorize(stream, all);
                                      },
-                                     outputs};
+                                     {a, b}};
           }};
 }
 
@@ -618,7 +596,8 @@ std::vector<OperationCase> test_cases() {
     cases.push_back(gelu_product_case(65, 64, 128, narrow));
     cases.push_back(gelu_product_case(300, 256, 1024, narrow));
     cases.push_back(thin_case(130, 64, 4, narrow));
-    cases.push_back(thin_case(77, 256, 8, narrow));
+    for (auto [t, d, rank] : {std::array{77, 256, 8}, {1, 128, 8}, {200, 768, 4}, {33, 1024, 8}})
+      cases.push_back(thin_case(t, d, rank, narrow));
     adapters(narrow);
     for (auto [t, n, rank] : {std::array{33, 64, 4}, {130, 256, 8}, {64, 1024, 16}, {7, 36, 8}, {9, 30, 8}})
       cases.push_back(low_rank_case(t, n, rank, narrow));
@@ -626,6 +605,8 @@ std::vector<OperationCase> test_cases() {
       cases.push_back(segment_case("of_many_lengths", lengths, m, n, narrow));
   }
   cases.push_back(packed_case(10, 33, 7, false));
+  cases.push_back(packed_case(200, 256, 1024, false, Float32Products::tf32));
+  cases.push_back(packed_case(10, 33, 7, false, Float32Products::tf32));
   for (const WeightFormat format : {WeightFormat::int8, WeightFormat::int4})
     for (auto [t, k, n] : {std::array{1, 64, 192},
                            {63, 64, 64},
@@ -679,6 +660,8 @@ std::vector<OperationCase> bench_cases() {
           packed_case(t, d, d, true),
           gelu_product_case(t, d, wide, true),
           packed_case(t, wide, d, true),
+          packed_case(t, wide, d, false),
+          packed_case(t, wide, d, false, Float32Products::tf32),
           fp8_product_case(t, d, 3 * d),
           fp8_product_case(t, d, d),
           fp8_product_case(t, d, wide),

@@ -110,6 +110,22 @@ inline TensorMap random_state(TextClassifier& model, unsigned seed, float deviat
   return state;
 }
 
+// Gradients, and the sum of the records' losses.
+inline double per_sample_loss(TextClassifier& model, std::span<const TokenizedText* const> records,
+                              kernels::PerSampleGradients& out) {
+  model.per_sample_gradients(records, out);
+  const HostTensor losses = out.losses.to_host(model.stream());
+  double total = 0;
+  for (const float loss : losses.as<float>()) total += static_cast<double>(loss);
+  return total;
+}
+inline double summed_loss(TextClassifier& model, std::span<const TokenizedText* const> records,
+                          const std::vector<kernels::Tensor>& sums) {
+  const kernels::Tensor loss = kernels::Tensor::zeros(model.stream(), DType::f64, {1});
+  model.summed_gradients(records, sums, loss);
+  return loss.to_host(model.stream()).as<double>()[0];
+}
+
 // ‖actual − expected‖_max / ‖expected‖_max: the relative error of a tensor as a whole.
 inline double relative_error(std::span<const float> actual, std::span<const float> expected) {
   EXPECT_EQ(actual.size(), expected.size());

@@ -33,7 +33,7 @@ std::vector<float> host(TextClassifier& model, const Tensor& tensor) {
 
 double loss_of(TextClassifier& model, const std::vector<TokenizedText>& records) {
   auto sums = zero_sums(model);
-  return model.summed_gradients(pointers(records), sums);
+  return summed_loss(model, pointers(records), sums);
 }
 
 // What trains, one line a configuration.
@@ -44,20 +44,29 @@ struct Trained {
   HeadTraining head;
 };
 
-class TrainedTensors : public testing::TestWithParam<Trained> {
+ClassifierConfig config_of(const Trained& trained) {
+  ClassifierConfig config = golden_config();
+  config.adapter.targets = trained.targets;
+  config.adapter.train_a = trained.train_a;
+  config.head = trained.head;
+  return config;
+}
+
+class TrainedTensors : public testing::TestWithParam<std::tuple<const char*, Trained>> {
  protected:
-  static ClassifierConfig config() {
-    ClassifierConfig config = golden_config();
-    config.adapter.targets = GetParam().targets;
-    config.adapter.train_a = GetParam().train_a;
-    config.head = GetParam().head;
-    return config;
+  void SetUp() override {
+    Result<kernels::Device*> opened = kernels::open_device(std::get<0>(GetParam()));
+    if (!opened) GTEST_SKIP() << opened.error().message;
+    device = *opened;
   }
+  std::unique_ptr<TextClassifier> load() const { return load_golden(config_of(std::get<1>(GetParam())), *device); }
+  kernels::Device* device = nullptr;
 };
+class TrainedTensorsOnAGpu : public testing::TestWithParam<Trained> {};
 
 // Along the gradient of each tensor the loss changes by its norm: (L(θ + εv) − L(θ − εv))/2ε = ‖∇‖ for v = ∇/‖∇‖.
 TEST_P(TrainedTensors, HaveTheGradientThatFiniteDifferencesGive) {
-  auto model = load_golden(config());
+  auto model = load();
   model->set_state(random_state(*model, 3)).value();
   const auto records = some_records();
   auto gradients = zero_sums(*model);
@@ -80,13 +89,13 @@ TEST_P(TrainedTensors, HaveTheGradientThatFiniteDifferencesGive) {
 }
 
 TEST_P(TrainedTensors, HavePerSampleGradientsThatAddUpToTheSummedOnes) {
-  auto model = load_golden(config());
+  auto model = load();
   model->set_state(random_state(*model, 3)).value();
   const auto records = some_records();
   PerSampleGradients per_sample;
   auto sums = zero_sums(*model);
-  const double loss = model->per_sample_gradients(pointers(records), per_sample);
-  const double same_loss = model->summed_gradients(pointers(records), sums);
+  const double loss = per_sample_loss(*model, pointers(records), per_sample);
+  const double same_loss = summed_loss(*model, pointers(records), sums);
   EXPECT_NEAR(loss, same_loss, 1e-6 * loss);
   ASSERT_EQ(per_sample.tensors.size(), sums.size());
   for (std::size_t t = 0; t < sums.size(); ++t) {
@@ -101,7 +110,7 @@ TEST_P(TrainedTensors, HavePerSampleGradientsThatAddUpToTheSummedOnes) {
 }
 
 TEST_P(TrainedTensors, GiveARecordTheSameGradientAloneAsInABatch) {
-  auto model = load_golden(config());
+  auto model = load();
   model->set_state(random_state(*model, 3)).value();
   const auto records = some_records();
   PerSampleGradients together, alone;
@@ -124,17 +133,18 @@ TEST_P(TrainedTensors, GiveARecordTheSameGradientAloneAsInABatch) {
   }
 }
 
-TEST_P(TrainedTensors, HaveTheSameGradientsOnAGpu) {
+TEST_P(TrainedTensorsOnAGpu, HaveTheGradientsOfTheCpu) {
   const auto gpu = kernels::open_device("cuda");
   if (!gpu) GTEST_SKIP() << gpu.error().message;
-  const auto on_cpu = load_golden(config()), on_gpu = load_golden(config(), **gpu);
+  const ClassifierConfig config = config_of(GetParam());
+  const auto on_cpu = load_golden(config), on_gpu = load_golden(config, **gpu);
   const TensorMap state = random_state(*on_cpu, 3);
   on_cpu->set_state(state).value();
   on_gpu->set_state(state).value();
   const auto records = some_records();
   PerSampleGradients expected, actual;
-  const double loss = on_cpu->per_sample_gradients(pointers(records), expected);
-  EXPECT_NEAR(on_gpu->per_sample_gradients(pointers(records), actual), loss, 1e-6 * loss);
+  const double loss = per_sample_loss(*on_cpu, pointers(records), expected);
+  EXPECT_NEAR(per_sample_loss(*on_gpu, pointers(records), actual), loss, 1e-6 * loss);
   ASSERT_EQ(actual.tensors.size(), expected.tensors.size());
   for (std::size_t t = 0; t < expected.tensors.size(); ++t) {
     std::vector<float> all_expected, all_actual;
@@ -153,20 +163,28 @@ TEST_P(TrainedTensors, HaveTheSameGradientsOnAGpu) {
     EXPECT_LT(relative_error(host(*on_gpu, gpu_sums[t]), host(*on_cpu, sums[t])), 1e-5) << on_cpu->parameter_names()[t];
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Classifier, TrainedTensors,
-    testing::Values(Trained{"query_value", {"query", "value"}, false, HeadTraining::out_proj},
-                    Trained{"query_value_with_a_and_the_head", {"query", "value"}, true, HeadTraining::all},
-                    Trained{"keys_alone", {"key"}, false, HeadTraining::frozen},
-                    Trained{"every_layer_with_a",
-                            {"query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"},
-                            true,
-                            HeadTraining::all},
-                    Trained{"intermediate_alone", {"intermediate.dense"}, false, HeadTraining::frozen},
-                    Trained{"outputs_with_a", {"output.dense"}, true, HeadTraining::frozen},
-                    Trained{"attention_outputs", {"attention.output.dense"}, false, HeadTraining::out_proj},
-                    Trained{"head_alone", {}, false, HeadTraining::all}),
-    [](const auto& info) { return std::string(info.param.name); });
+const std::vector<Trained>& all_trained() {
+  static const std::vector<Trained> all = {
+      Trained{"query_value", {"query", "value"}, false, HeadTraining::out_proj},
+      Trained{"query_value_with_a_and_the_head", {"query", "value"}, true, HeadTraining::all},
+      Trained{"keys_alone", {"key"}, false, HeadTraining::frozen},
+      Trained{"every_layer_with_a",
+              {"query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"},
+              true,
+              HeadTraining::all},
+      Trained{"intermediate_alone", {"intermediate.dense"}, false, HeadTraining::frozen},
+      Trained{"outputs_with_a", {"output.dense"}, true, HeadTraining::frozen},
+      Trained{"attention_outputs", {"attention.output.dense"}, false, HeadTraining::out_proj},
+      Trained{"head_alone", {}, false, HeadTraining::all}};
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(Classifier, TrainedTensors,
+                         testing::Combine(testing::Values("cpu", "cuda"), testing::ValuesIn(all_trained())),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param)) + "_" + std::get<1>(info.param).name;
+                         });
+INSTANTIATE_TEST_SUITE_P(Classifier, TrainedTensorsOnAGpu, testing::ValuesIn(all_trained()),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 TEST(Classifier, ListsItsAdaptersInForwardOrderWithTheirShapes) {
   ClassifierConfig config = golden_config();
@@ -206,10 +224,10 @@ TEST(Classifier, GivesTheSameNumbersEachTime) {
 TEST(Classifier, TakesAnEmptyBatch) {
   auto model = load_golden();
   PerSampleGradients gradients;
-  EXPECT_EQ(model->per_sample_gradients({}, gradients), 0.0);
+  EXPECT_EQ(per_sample_loss(*model, {}, gradients), 0.0);
   EXPECT_EQ(gradients.sample_count, 0);
   auto sums = zero_sums(*model);
-  EXPECT_EQ(model->summed_gradients({}, sums), 0.0);
+  EXPECT_EQ(summed_loss(*model, {}, sums), 0.0);
   EXPECT_EQ(kernels::squared_norm(model->stream(), sums), 0.0);
   EXPECT_EQ(model->logits({}).element_count(), 0);
 }
@@ -368,7 +386,7 @@ TEST(ClassifierMemory, DoesNotGrowWithTheNumberOfRecordsToClassify) {
   EXPECT_LT(static_cast<double>(many->peak_workspace_bytes()), 1.1 * static_cast<double>(few->peak_workspace_bytes()));
 }
 
-// The CPU with less memory.
+// The CPU with less memory, and with shapes that it wants padded.
 class SmallDevice final : public kernels::Device {
  public:
   kernels::DeviceKind kind() const override { return cpu().kind(); }
@@ -399,7 +417,10 @@ class SmallDevice final : public kernels::Device {
   }
   void fill_zero(kernels::Stream& stream, void* to, std::size_t bytes) override { cpu().fill_zero(stream, to, bytes); }
 
+  std::int64_t row_class(std::int64_t rows) const override { return (rows + class_step - 1) / class_step * class_step; }
+
   std::size_t limit = std::numeric_limits<std::size_t>::max(), in_use = 0, peak = 0;
+  std::int64_t class_step = 1;
 
  private:
   struct SmallStream final : kernels::Stream {
@@ -420,7 +441,7 @@ TEST(ClassifierMemory, ADeviceThatRunsOutGivesTheSameGradientsInSmallerChunks) {
   const auto records = random_records(std::vector<std::size_t>(75 * lanes, 40), 512, 3, 1);
   const auto last = static_cast<std::int64_t>(records.size()) - 1;
   const std::size_t loaded = device.in_use;
-  const double loss = measured->per_sample_gradients(pointers(records), expected);
+  const double loss = per_sample_loss(*measured, pointers(records), expected);
   std::vector<std::vector<float>> rows;
   for (const auto& gradient : expected.tensors) rows.push_back(sample_gradient(measured->stream(), gradient, last));
   auto sums = zero_sums(*measured);
@@ -430,7 +451,7 @@ TEST(ClassifierMemory, ADeviceThatRunsOutGivesTheSameGradientsInSmallerChunks) {
   // A second model beside it, with two fifths of what the first one took for itself.
   const auto model = load_golden(golden_config(), device);
   device.limit = device.in_use + needed * 2 / 5;
-  EXPECT_NEAR(model->per_sample_gradients(pointers(records), actual), loss, 1e-6 * loss);
+  EXPECT_NEAR(per_sample_loss(*model, pointers(records), actual), loss, 1e-6 * loss);
   EXPECT_EQ(actual.sample_count, last + 1);
   for (std::size_t t = 0; t < rows.size(); ++t)
     EXPECT_LT(relative_error(sample_gradient(model->stream(), actual.tensors[t], last), rows[t]), 1e-5);
@@ -442,6 +463,44 @@ TEST(ClassifierMemory, ADeviceThatRunsOutGivesTheSameGradientsInSmallerChunks) {
 
   device.limit = device.in_use;  // nothing at all
   EXPECT_THROW(load_golden(golden_config(), device), std::bad_alloc);
+}
+
+// A padded batch has further records, which must change nothing: not the gradients, not the losses, not the logits.
+TEST(ClassifierPadding, ChangesNoRecordsNumbers) {
+  for (const std::int64_t step : {2, 7, 32, 100}) {
+    for (const std::vector<std::size_t>& lengths :
+         {std::vector<std::size_t>{7, 1, 16, 24, 33, 3, 12, 48, 5}, {1}, {1, 1, 1}, std::vector<std::size_t>(32, 40)}) {
+      SCOPED_TRACE("multiples of " + std::to_string(step) + ", " + std::to_string(lengths.size()) + " records");
+      SmallDevice device;
+      device.class_step = step;
+      ClassifierConfig config = golden_config();
+      config.adapter.train_a = true;
+      const auto plain = load_golden(config), padded = load_golden(config, device);
+      const TensorMap state = random_state(*plain, 3);
+      plain->set_state(state).value();
+      padded->set_state(state).value();
+      const auto records = random_records(lengths, 512, 3, 7);
+      PerSampleGradients expected, actual;
+      const double loss = per_sample_loss(*plain, pointers(records), expected);
+      EXPECT_NEAR(per_sample_loss(*padded, pointers(records), actual), loss, 1e-6 * loss);
+      EXPECT_EQ(actual.sample_count, static_cast<std::int64_t>(records.size()));
+      for (std::size_t t = 0; t < expected.tensors.size(); ++t)
+        for (std::int64_t i = 0; i < expected.sample_count; ++i)
+          EXPECT_LT(relative_error(sample_gradient(padded->stream(), actual.tensors[t], i),
+                                   sample_gradient(plain->stream(), expected.tensors[t], i)),
+                    1e-5)
+              << expected.tensors[t].name << " of sample " << i;
+      auto sums = zero_sums(*plain), padded_sums = zero_sums(*padded);
+      EXPECT_NEAR(summed_loss(*padded, pointers(records), padded_sums), summed_loss(*plain, pointers(records), sums),
+                  1e-6 * loss);
+      for (std::size_t t = 0; t < sums.size(); ++t)
+        EXPECT_LT(relative_error(host(*padded, padded_sums[t]), host(*plain, sums[t])), 1e-5)
+            << plain->parameter_names()[t];
+      EXPECT_LT(
+          relative_error(padded->logits(pointers(records)).as<float>(), plain->logits(pointers(records)).as<float>()),
+          1e-5);
+    }
+  }
 }
 
 // A masked-language-model base has no head: it trains from a seeded one. One overfitted batch shows that gradients,

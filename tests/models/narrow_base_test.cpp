@@ -150,7 +150,7 @@ TEST(BaseBits, AreRefusedWithTheRemedyWhereTheyCannotBe) {
     return TextClassifier::load(kernels::cpu_device(), golden_directory(), config).error();
   };
   EXPECT_NE(refusal(5, Precision::bf16).message.find("accepted are 16, 8 and 4"), std::string::npos);
-  for (const Precision precision : {Precision::fp32, Precision::fp8}) {
+  for (const Precision precision : {Precision::fp32, Precision::fp8, Precision::tf32}) {
     EXPECT_EQ(refusal(8, precision).code, Errc::invalid_argument);
     EXPECT_NE(refusal(4, precision).message.find("needs the precision bf16"), std::string::npos);
   }

@@ -60,7 +60,7 @@ void work(const std::filesystem::path& path, const std::vector<Charge>& charges,
     bool has_read = false;
     functions.per_sample = [&, inner = functions.per_sample](auto part, auto& out) {
       if (!std::exchange(has_read, true)) ++truth.steps_that_read_records[round];
-      return inner(part, out);
+      inner(part, out);
     };
     PrivacySession session = PrivacySession::open(*ledger, charge, false, RandomKey::from_system(), clock).value();
     while (session.steps_left() > 0) {

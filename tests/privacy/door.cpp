@@ -12,8 +12,11 @@ std::size_t task(PrivacySession& session, const RecordStore<Record>& records, ke
                  const std::vector<kernels::Tensor>& parameters, const GradientFunctions<Record>& functions) {
 #if !defined(BREACH)
   const auto report = session.dp_sgd_step<Record>(stream, records, parameters, functions, [](const auto&) {});
+  const auto pending = session.submit_dp_sgd_step<Record>(stream, records, parameters, functions, [](const auto&) {});
   const auto sums = session.release_sum<Record>(stream, records, {}, SummandFunctions<Record>());
-  return report.ok() && sums.ok() && session.contribute(TensorMap(), 1.0).ok() ? 1 : 0;
+  return report.ok() && pending.ok() && pending->report().ok() && sums.ok() && session.contribute(TensorMap(), 1.0).ok()
+             ? 1
+             : 0;
 #else
   (void)session, (void)records, (void)stream, (void)parameters, (void)functions;
 #if BREACH == 1    // read the records

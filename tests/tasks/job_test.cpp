@@ -119,10 +119,12 @@ TEST(JobFile, StoresTheBaseInFewBitsOnlyForProductsInBf16) {
     return lora_text::config_of(read_job_text(text(line), "job.toml").value()).value().classifier;
   };
   EXPECT_EQ(classifier("precision = \"fp8\"").precision, models::Precision::fp8);
+  EXPECT_EQ(classifier("precision = \"tf32\"").precision, models::Precision::tf32);
   EXPECT_EQ(classifier("precision = \"bf16\"").base_bits, 16);
   EXPECT_EQ(classifier("precision = \"bf16\"\nbase_bits = 4").base_bits, 4);
-  EXPECT_THAT(error_of(text("precision = \"fp8\"\nbase_bits = 4")),
-              AllOf(HasSubstr("job.toml:8"), HasSubstr("model.base_bits"), HasSubstr("model.precision = \"bf16\"")));
+  for (const std::string precision : {"fp8", "tf32"})
+    EXPECT_THAT(error_of(text("precision = \"" + precision + "\"\nbase_bits = 4")),
+                AllOf(HasSubstr("job.toml:8"), HasSubstr("model.base_bits"), HasSubstr("model.precision = \"bf16\"")));
   EXPECT_THAT(error_of(text("base_bits = 8")), HasSubstr("model.precision = \"bf16\""));
   EXPECT_THAT(error_of(text("precision = \"bf16\"\nbase_bits = 6")), HasSubstr("must be 16, 8 or 4, not 6"));
 }

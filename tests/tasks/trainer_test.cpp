@@ -49,7 +49,7 @@ std::vector<TensorMap> states_after_training(const std::vector<kernels::Device*>
   const privacy::RecordStore<models::TokenizedText> store(records());
   Trainer trainer(replicas, config, 24, micro_batch);
   for (std::int64_t step = 0; step < steps; ++step) {
-    const privacy::StepReport report = trainer.step(session, store).value();
+    const privacy::StepReport report = trainer.submit(session, store).value().report().value();
     EXPECT_EQ(report.sample_count, record_count);
     EXPECT_EQ(report.micro_batch, micro_batch);
   }
