@@ -153,7 +153,8 @@ asio::awaitable<Status> Admin::answer(Conversation& conversation, const AdminReq
       break;
     case AdminRequest::kPrivacyReport: {
       const auto report = [this] {
-        return privacy_report_json(*services_.store, services_.config->federation, services_.clock->wall_now());
+        return privacy_report_json(*services_.store, services_.config->federation, services_.clock->wall_now(),
+                                   *services_.plans);
       };
       auto text = co_await in_background(background_, channel.executor(), report);
       reply = document(std::move(text));
@@ -162,7 +163,8 @@ asio::awaitable<Status> Admin::answer(Conversation& conversation, const AdminReq
     case AdminRequest::kPrivacyHistory: {
       const auto& asked = request.privacy_history();
       const auto history = [this, &asked] {
-        return privacy_history_json(*services_.store, asked.site(), asked.data_set(), services_.clock->wall_now());
+        return privacy_history_json(*services_.store, asked.site(), asked.data_set(), services_.clock->wall_now(),
+                                    *services_.plans);
       };
       auto text = co_await in_background(background_, channel.executor(), history);
       reply = document(std::move(text));

@@ -139,6 +139,7 @@ struct Daemon::Impl {
   std::shared_ptr<net::TlsServerContext> tls;
   Sessions sessions;
   // The coordinator uses the pool, whose work uses the coordinator's jobs: the pool is joined first.
+  PrivacyPlans plans;
   Metrics metrics{system_clock()};
   std::unique_ptr<Coordinator> coordinator;
   std::unique_ptr<WorkerPool> workers;
@@ -205,12 +206,14 @@ Status Daemon::Impl::listen() {
   services.staging = staging.get();
   services.config = &config;
   services.clock = &system_clock();
+  services.plans = &plans;
   sessions.set_services(services);
   MetricsSources counted;
   counted.coordinator = coordinator.get();
   counted.sessions = &sessions;
   counted.staging = staging.get();
   counted.store = store.get();
+  counted.plans = &plans;
   counted.clock = &system_clock();
   counted.worker_tasks = [this] { return workers->pending(); };
   counted.own_certificates = [this] {
@@ -233,10 +236,10 @@ Status Daemon::Impl::listen_to_http() {
   TRIB_ASSIGN(reading_store, SqliteStore::open(directory.store()));
   http::Sources sources;
   sources.reports.privacy = [this] {
-    return privacy_report_json(*reading_store, config.federation, system_clock().wall_now());
+    return privacy_report_json(*reading_store, config.federation, system_clock().wall_now(), plans);
   };
   sources.reports.privacy_history = [this](const std::string& site, const std::string& data_set) {
-    return privacy_history_json(*reading_store, site, data_set, system_clock().wall_now());
+    return privacy_history_json(*reading_store, site, data_set, system_clock().wall_now(), plans);
   };
   sources.statement = [this](const std::string& site) { return newest_statement(*reading_store, site); };
   sources.statement_page = [this](const std::string& site) -> Result<std::optional<std::string>> {

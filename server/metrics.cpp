@@ -156,7 +156,7 @@ void Metrics::add_queues(PrometheusText& out) const {
 }
 
 void Metrics::add_privacy(PrometheusText& out) const {
-  if (sources_.store == nullptr) return;
+  if (sources_.store == nullptr || sources_.plans == nullptr) return;
   const auto figures = privacy_figures(*sources_.store, *sources_.plans);
   out.gauge("tributary_store_error", "1 if the store could not be read for this scrape.", figures ? 0.0 : 1.0);
   if (!figures) return;

@@ -31,7 +31,7 @@ struct MetricsSources {
   const Staging* staging = nullptr;
   Store* store = nullptr;
   const Clock* clock = nullptr;
-  PrivacyPlans* plans = &PrivacyPlans::shared();
+  PrivacyPlans* plans = nullptr;
   std::function<std::size_t()> worker_tasks;                                        // queued or running
   std::function<std::vector<std::pair<std::string, WallTime>>()> own_certificates;  // "aggregator", "ca": until when
 };

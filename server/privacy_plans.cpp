@@ -24,11 +24,6 @@ std::optional<privacy::Mechanism> work_out(const tasks::JobSpec& spec, std::int6
 
 }  // namespace
 
-PrivacyPlans& PrivacyPlans::shared() {
-  static PrivacyPlans plans;
-  return plans;
-}
-
 PrivacyPlans::~PrivacyPlans() {
   {
     const std::lock_guard lock(mutex_);

@@ -19,15 +19,14 @@
 
 namespace trib::server {
 
-// Thread-safe. Noise is chosen on a thread of its own: mechanism() never waits for it.
+// Thread-safe. Noise is chosen on a thread of its own: mechanism() never waits for it. It belongs to somebody who ends
+// before main() does: what the accountant remembers is static, and the thread uses it.
 class PrivacyPlans {
  public:
   PrivacyPlans() = default;
   ~PrivacyPlans();
   PrivacyPlans(const PrivacyPlans&) = delete;
   PrivacyPlans& operator=(const PrivacyPlans&) = delete;
-
-  static PrivacyPlans& shared();  // the process's own
 
   // The job as its file describes it; null if this program cannot read it.
   std::shared_ptr<const tasks::JobSpec> spec(const JobRecord& job);

@@ -19,8 +19,7 @@ namespace trib::server {
 // `delta`; null where it is not private. `epsilon_reserved` is what the running jobs would still add by their end
 // (privacy_figures.h); null where unknown, which a job's noise is for a moment after its first site has joined. Round 0
 // of `declined` is a job that the site refused as a whole or was dropped from; the newest 100 are listed.
-Result<std::string> privacy_report_json(Store& store, const std::string& federation, WallTime now,
-                                        PrivacyPlans& plans = PrivacyPlans::shared());
+Result<std::string> privacy_report_json(Store& store, const std::string& federation, WallTime now, PrivacyPlans& plans);
 
 // One data set at one site, round by round: {"site", "data_set", "delta", "epsilon_budget", "epsilon_spent", "points":
 // [{"job", "round", "time", "epsilon", "cost", "mechanism": {"sample_rate", "noise_multiplier", "steps", "clip_norm",
@@ -32,6 +31,6 @@ Result<std::string> privacy_report_json(Store& store, const std::string& federat
 // it shares them, come on top of a projection.
 // Errc::not_found if no job has named the data set at this site.
 Result<std::string> privacy_history_json(Store& store, std::string_view site, std::string_view data_set, WallTime now,
-                                         PrivacyPlans& plans = PrivacyPlans::shared());
+                                         PrivacyPlans& plans);
 
 }  // namespace trib::server

@@ -35,6 +35,8 @@
 
 namespace trib::server {
 
+class PrivacyPlans;
+
 inline constexpr std::uint32_t protocol_version = 1;
 
 class Sessions;
@@ -120,6 +122,7 @@ struct SessionServices {
   Staging* staging = nullptr;
   const ServerConfig* config = nullptr;
   const Clock* clock = nullptr;
+  PrivacyPlans* plans = nullptr;
 };
 
 class Sessions final : public CoordinatorTransport {

@@ -13,7 +13,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 SOURCE, BUILD = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
-WORK = os.path.join(BUILD, "tests", "deploy")
+WORK = os.path.join(BUILD, "simulation")
 CLIENTS = 3
 # The demo job made short: what is tested is the daemons, not the model.
 JOB = ("job.rounds={rounds} job.evaluate_every={rounds} training.local_steps=2 training.batch_size=32 "
@@ -52,6 +52,10 @@ from engine import Engine, Image, run  # noqa: E402  pylint: disable=wrong-impor
 
 
 def setUpModule():
+    with open("/proc/mounts", encoding="utf-8") as file:  # of a run that was killed
+        left = [line.split()[1] for line in file if line.split()[1].startswith(WORK + "/")]
+    for path in sorted(left, reverse=True):
+        run("umount", "-l", path)
     shutil.rmtree(WORK, ignore_errors=True)
     os.makedirs(WORK)
     build(SOURCE, os.path.join(BUILD, "bin"), WORK)

@@ -179,10 +179,11 @@ TEST_F(OpenApi, ReportsOfPrivacyAreAsDescribed) {
     store->open_round(job.id, round, 1, {"clinic-7"}, WallTime(Milliseconds(40 * round))).value();
     store->set_round_site(job.id, round, record).value();
   }
+  PrivacyPlans plans;
   adjust_sources = [&](Sources& sources) {
-    sources.reports.privacy = [&] { return privacy_report_json(*store, "test", WallTime(Milliseconds(100))); };
+    sources.reports.privacy = [&] { return privacy_report_json(*store, "test", WallTime(Milliseconds(100)), plans); };
     sources.reports.privacy_history = [&](const std::string& name, const std::string& data_set) {
-      return privacy_history_json(*store, name, data_set, WallTime(Milliseconds(100)));
+      return privacy_history_json(*store, name, data_set, WallTime(Milliseconds(100)), plans);
     };
   };
   start();
