@@ -395,9 +395,11 @@ test('moving between pages leaves no chart, listener or node behind', () =>
       await client.send('HeapProfiler.collectGarbage');
       return client.send('Memory.getDOMCounters');
     };
-    await walk(3); // the last of each page may be kept until the next takes its place
+    // One page that was left may be kept until the next takes its place, with its six listeners: it may be there at one
+    // look and not at the other. One listener left behind by one kind of page would be 24 at the end.
+    await walk(3);
     const first = await walk(3);
-    const last = await walk(12);
+    const last = await walk(24);
     assert.ok(last.nodes < first.nodes * 1.2 + 100, `nodes grew from ${first.nodes} to ${last.nodes}`);
-    assert.ok(last.jsEventListeners <= first.jsEventListeners + 5, `listeners: ${first.jsEventListeners}, ${last.jsEventListeners}`);
+    assert.ok(last.jsEventListeners <= first.jsEventListeners + 10, `listeners: ${first.jsEventListeners}, ${last.jsEventListeners}`);
   }));
