@@ -3,6 +3,7 @@
 //   npm install --no-save kubernetes-models@5 yaml@2 && node tests/deploy/check_manifests.mjs deploy/kubernetes/*.yaml
 import {createRequire} from 'node:module';
 import {readFileSync} from 'node:fs';
+import {pathToFileURL} from 'node:url';
 const require = createRequire(process.cwd() + '/');
 const {parseAllDocuments} = require('yaml');
 
@@ -33,7 +34,9 @@ for (const file of process.argv.slice(2)) {
     if (!(object.apiVersion in groups)) {
       problems.push(`apiVersion ${object.apiVersion} is not known to this check`);
     } else {
-      const {validate} = require(`./node_modules/kubernetes-models/_schemas/IoK8sApi${groups[object.apiVersion]}${object.kind}.js`);
+      // An ES module, which require() takes from Node 22 on only.
+      const schema = `node_modules/kubernetes-models/_schemas/IoK8sApi${groups[object.apiVersion]}${object.kind}.js`;
+      const {validate} = await import(pathToFileURL(schema));
       const unread = new Set();
       if (!validate(watched(object, '', unread)))
         for (const error of validate.errors) problems.push(`${error.instancePath}: ${error.message ?? JSON.stringify(error.params ?? error)}`);
