@@ -12,6 +12,7 @@
 #include "kernels/cpu/packed_triangle.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cuda/operations.h"
 #include "kernels/detail/dispatch.h"
 #include "kernels/detail/raw_access.h"
 
@@ -55,9 +56,8 @@ void add_by_class(const float* x, const std::int32_t* labels, const float* weigh
     counts[labels[i]] += weights == nullptr ? 1.0 : static_cast<double>(weights[i]);
   cpu::parallel_for(d, 256, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = 0; i < rows; ++i) {
-      const double weight = weights == nullptr ? 1.0 : static_cast<double>(weights[i]);
-      double* const to = class_sums + labels[i] * d;
-      for (std::int64_t j = begin; j < end; ++j) to[j] += weight * static_cast<double>(x[i * d + j]);
+      simd().add_scaled_f64(weights == nullptr ? 1.0 : static_cast<double>(weights[i]), x + i * d + begin,
+                            class_sums + labels[i] * d + begin, end - begin);
     }
   });
 }
@@ -148,14 +148,22 @@ void add_ridge_sums(Stream& stream, const Tensor& features, const Tensor& labels
   check(sums, features, labels, weights);
   const std::int64_t rows = features.dim(0);
   if (rows == 0) return;
-  detail::dispatch(stream, [&] {
-    const float* const weight = weights.defined() ? RawAccess::data<float>(weights) : nullptr;
-    const auto* const label = RawAccess::data<std::int32_t>(labels);
-    check_labels({label, static_cast<std::size_t>(rows)}, sums.class_count());
-    add_by_class(RawAccess::data<float>(features), label, weight, rows, sums);
-    cpu::add_gram(1.0, RawAccess::data<float>(features), weight, rows, sums.feature_size(),
-                  RawAccess::data<double>(sums.gram));
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const float* const weight = weights.defined() ? RawAccess::data<float>(weights) : nullptr;
+        const auto* const label = RawAccess::data<std::int32_t>(labels);
+        check_labels({label, static_cast<std::size_t>(rows)}, sums.class_count());
+        add_by_class(RawAccess::data<float>(features), label, weight, rows, sums);
+        cpu::add_gram(1.0, RawAccess::data<float>(features), weight, rows, sums.feature_size(),
+                      RawAccess::data<double>(sums.gram));
+      },
+      [&] {
+        const HostTensor host = labels.to_host(stream);
+        const std::span<const std::int32_t> label = host.as<std::int32_t>();
+        check_labels(label, sums.class_count());
+        cuda::add_ridge_sums(stream, features, {label.begin(), label.end()}, sums, weights);
+      });
 }
 
 Result<RidgeSolution> solve_ridge(Stream& stream, const Tensor& gram, const Tensor& class_sums, double gamma) {
@@ -167,6 +175,11 @@ Result<RidgeSolution> solve_ridge(Stream& stream, const Tensor& gram, const Tens
     return Error{Errc::invalid_argument, fmt::format("gamma = {:g}: it must be a finite number of at least 0", gamma)};
   RidgeSolution solution{Tensor(stream.device(), DType::f64, {classes, d}), d};
   if (d == 0 || classes == 0) return solution;
+  if constexpr (detail::has_cuda) {
+    if (stream.device().kind() == DeviceKind::cuda &&
+        cuda::solve_ridge(stream, gram, class_sums, gamma, solution.weights))
+      return solution;
+  }
   const HostTensor host_gram = gram.to_host(stream), host_sums = class_sums.to_host(stream);
   if (!host_gram.all_finite() || !host_sums.all_finite())
     return Error{Errc::invalid_argument,
@@ -208,12 +221,15 @@ RandomFeatures::RandomFeatures(Stream& stream, std::span<const std::uint8_t, 32>
   const double deviation = 1.0 / std::sqrt(3.0 * static_cast<double>(d_in));
   for (std::size_t i = 0; i < normals.size(); ++i) host.as<float>()[i] = static_cast<float>(deviation * normals[i]);
   weights_ = to_device(stream, host);
-  detail::dispatch(stream, [&] {
-    const std::int64_t panels = (width + simd().panel_width - 1) / simd().panel_width;
-    panels_ = Tensor(stream.device(), DType::f64, {panels * d_in * simd().panel_width});
-    simd().pack_panels_f32(host.as<float>().data(), width, nullptr, d_in, width, 0, panels,
-                           RawAccess::data<double>(panels_));
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const std::int64_t panels = (width + simd().panel_width - 1) / simd().panel_width;
+        panels_ = Tensor(stream.device(), DType::f64, {panels * d_in * simd().panel_width});
+        simd().pack_panels_f32(host.as<float>().data(), width, nullptr, d_in, width, 0, panels,
+                               RawAccess::data<double>(panels_));
+      },
+      [] {});
 }
 
 void RandomFeatures::apply(Stream& stream, const Tensor& x, const Tensor& features) const {
@@ -222,41 +238,48 @@ void RandomFeatures::apply(Stream& stream, const Tensor& x, const Tensor& featur
           "RandomFeatures: float32 (n, d_in) to float32 (n, width)");
   const std::int64_t rows = x.dim(0), k = input_size(), columns = width();
   if (rows == 0) return;
-  detail::dispatch(stream, [&] {
-    const std::int64_t panels = (columns + simd().panel_width - 1) / simd().panel_width;
-    const std::int64_t threads = cpu::ThreadPool::instance().size();
-    const std::int64_t row_parts = (rows + cpu::relu_rows - 1) / cpu::relu_rows;
-    // A few records are shared out by columns.
-    const std::int64_t column_parts =
-        row_parts >= 2 * threads ? 1 : std::min(panels, (2 * threads + row_parts - 1) / row_parts);
-    cpu::ThreadPool::instance().run(static_cast<int>(row_parts * column_parts), [&](int task) {
-      const std::int64_t first = task / column_parts * cpu::relu_rows, part = task % column_parts;
-      std::vector<double> scratch(static_cast<std::size_t>(cpu::relu_rows * k));
-      simd().relu_product(RawAccess::data<float>(x) + first * k, std::min(cpu::relu_rows, rows - first), k,
-                          RawAccess::data<double>(panels_), panels * part / column_parts,
-                          panels * (part + 1) / column_parts, columns, scratch.data(),
-                          RawAccess::data<float>(features) + first * columns);
-    });
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const std::int64_t panels = (columns + simd().panel_width - 1) / simd().panel_width;
+        const std::int64_t threads = cpu::ThreadPool::instance().size();
+        const std::int64_t row_parts = (rows + cpu::relu_rows - 1) / cpu::relu_rows;
+        // A few records are shared out by columns.
+        const std::int64_t column_parts =
+            row_parts >= 2 * threads ? 1 : std::min(panels, (2 * threads + row_parts - 1) / row_parts);
+        cpu::ThreadPool::instance().run(static_cast<int>(row_parts * column_parts), [&](int task) {
+          const std::int64_t first = task / column_parts * cpu::relu_rows, part = task % column_parts;
+          std::vector<double> scratch(static_cast<std::size_t>(cpu::relu_rows * k));
+          simd().relu_product(RawAccess::data<float>(x) + first * k, std::min(cpu::relu_rows, rows - first), k,
+                              RawAccess::data<double>(panels_), panels * part / column_parts,
+                              panels * (part + 1) / column_parts, columns, scratch.data(),
+                              RawAccess::data<float>(features) + first * columns);
+        });
+      },
+      [&] { cuda::relu_product(stream, x, weights_, features); });
 }
 
 double float64_product_limit(Stream& stream) {
   double operations = 0;
-  detail::dispatch(stream, [&] {
-    const int threads = cpu::ThreadPool::instance().size();
-    std::int64_t rounds = 1 << 16;
-    for (double total = 0; total < 0.4;) {
-      const auto begin = std::chrono::steady_clock::now();
-      std::vector<double> results(static_cast<std::size_t>(threads));
-      cpu::ThreadPool::instance().run(
-          threads, [&](int i) { results[static_cast<std::size_t>(i)] = simd().multiply_adds(rounds); });
-      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-      total += seconds;
-      operations = std::max(operations, 2.0 * static_cast<double>(rounds) *
-                                            static_cast<double>(simd().multiply_adds_per_round * threads) / seconds);
-      if (seconds < 0.02) rounds *= 2;
-    }
-  });
+  detail::dispatch(
+      stream,
+      [&] {
+        const int threads = cpu::ThreadPool::instance().size();
+        std::int64_t rounds = 1 << 16;
+        for (double total = 0; total < 0.4;) {
+          const auto begin = std::chrono::steady_clock::now();
+          std::vector<double> results(static_cast<std::size_t>(threads));
+          cpu::ThreadPool::instance().run(
+              threads, [&](int i) { results[static_cast<std::size_t>(i)] = simd().multiply_adds(rounds); });
+          const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+          total += seconds;
+          operations =
+              std::max(operations, 2.0 * static_cast<double>(rounds) *
+                                       static_cast<double>(simd().multiply_adds_per_round * threads) / seconds);
+          if (seconds < 0.02) rounds *= 2;
+        }
+      },
+      [&] { operations = cuda::float64_product_limit(stream); });
   return operations;
 }
 

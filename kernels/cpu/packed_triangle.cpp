@@ -15,6 +15,8 @@ namespace {
 constexpr std::int64_t rows_at_once = 384;
 // Rows of the matrix that are factored at once.
 constexpr std::int64_t block_rows = 192;
+// Elements that are packed at once: 32 MiB.
+constexpr std::int64_t packed_elements = std::int64_t{1} << 22;
 // Panels whose rows one task does: as many as the second cache holds.
 constexpr std::int64_t most_panels_of_task = 6;
 
@@ -36,13 +38,21 @@ std::int64_t panel_count(std::int64_t d) {
   return (d + simd().panel_width - 1) / simd().panel_width;
 }
 
-// triangle += alpha·leftᵀ·right, on all threads. The longest rows come first, so that the last tasks are short.
+// Calls body(begin, end) for groups of panels, on all threads. The longest rows of a triangle come first, so that the
+// last tasks are short.
+template <typename Body>
+void for_each_group(std::int64_t panels, const Body& body) {
+  const std::int64_t group =
+      std::clamp<std::int64_t>(panels / (4 * ThreadPool::instance().size()), 1, most_panels_of_task);
+  ThreadPool::instance().run(static_cast<int>((panels + group - 1) / group),
+                             [&](int task) { body(task * group, std::min(panels, (task + 1) * group)); });
+}
+
+// triangle += alpha·leftᵀ·right.
 void add_all_panels(double alpha, const double* left, const double* right, std::int64_t k, double* triangle,
                     std::int64_t d) {
-  const std::int64_t panels = panel_count(d), threads = ThreadPool::instance().size();
-  const std::int64_t group = std::clamp<std::int64_t>(panels / (4 * threads), 1, most_panels_of_task);
-  ThreadPool::instance().run(static_cast<int>((panels + group - 1) / group), [&](int task) {
-    simd().add_panels(alpha, left, right, k, triangle, d, task * group, std::min(panels, (task + 1) * group));
+  for_each_group(panel_count(d), [&](std::int64_t begin, std::int64_t end) {
+    simd().add_panels(alpha, left, right, k, triangle, d, begin, end);
   });
 }
 
@@ -50,17 +60,31 @@ template <typename T, typename Pack>
 void add_gram_in_parts(double alpha, const T* x, const float* weights, std::int64_t rows, std::int64_t d,
                        double* triangle, Pack pack) {
   if (rows == 0 || d == 0) return;
-  const std::int64_t panels = panel_count(d), panel = simd().panel_width * std::min(rows, rows_at_once);
+  const std::int64_t panels = panel_count(d), block_size = panels * simd().panel_width * rows_at_once;
+  // Several blocks of rows between two waits for all threads, where they are small.
+  const std::int64_t most_blocks = std::clamp<std::int64_t>(packed_elements / block_size, 1, 16);
+  const std::int64_t all_blocks = (rows + rows_at_once - 1) / rows_at_once;
   Scratch memory, weighted_memory;
-  double* const right = memory.get(panels * panel);
-  double* const left = weights == nullptr ? right : weighted_memory.get(panels * panel);
-  for (std::int64_t first = 0; first < rows; first += rows_at_once) {
-    const std::int64_t k = std::min(rows_at_once, rows - first);
-    parallel_for(panels, 4, [&](std::int64_t begin, std::int64_t end) {
-      pack(x + first * d, d, nullptr, k, d, begin, end, right);
-      if (weights != nullptr) pack(x + first * d, d, weights + first, k, d, begin, end, left);
+  double* const right = memory.get(std::min(most_blocks, all_blocks) * block_size);
+  double* const left = weights == nullptr ? right : weighted_memory.get(std::min(most_blocks, all_blocks) * block_size);
+  for (std::int64_t first_block = 0; first_block < all_blocks; first_block += most_blocks) {
+    const std::int64_t blocks = std::min(most_blocks, all_blocks - first_block);
+    const auto rows_of = [&](std::int64_t block) {
+      return std::min(rows_at_once, rows - (first_block + block) * rows_at_once);
+    };
+    parallel_for(panels * blocks, 4, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t block = i / panels, panel = i % panels, first = (first_block + block) * rows_at_once;
+        pack(x + first * d, d, nullptr, rows_of(block), d, panel, panel + 1, right + block * block_size);
+        if (weights != nullptr)
+          pack(x + first * d, d, weights + first, rows_of(block), d, panel, panel + 1, left + block * block_size);
+      }
     });
-    add_all_panels(alpha, left, right, k, triangle, d);
+    for_each_group(panels, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t block = 0; block < blocks; ++block)
+        simd().add_panels(alpha, left + block * block_size, right + block * block_size, rows_of(block), triangle, d,
+                          begin, end);
+    });
   }
 }
 

@@ -136,6 +136,8 @@ struct SimdKernels {
   void (*matmul_transposed_f64)(double alpha, const double* a, std::int64_t lda, const double* b, std::int64_t ldb,
                                 double* c, std::int64_t ldc, std::int64_t m, std::int64_t n, std::int64_t k,
                                 bool accumulate);
+  // y += a·x.
+  void (*add_scaled_f64)(double a, const float* x, double* y, std::int64_t count);
   // y (rows, columns) = max(0, x·w) in the columns of panels [begin, end) of w (k, columns); rows at most relu_rows,
   // scratch of relu_rows·k.
   void (*relu_product)(const float* x, std::int64_t rows, std::int64_t k, const double* panels, std::int64_t begin,

@@ -87,6 +87,10 @@ void matmul_transposed_f64(double alpha, const double* a, int64_t lda, const dou
   product<double>(alpha, a, 1, lda, b, ldb, c, ldc, m, n, k, accumulate);
 }
 
+void add_scaled_f64(double a, const float* x, double* y, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) y[i] += a * static_cast<double>(x[i]);
+}
+
 // Features of rows [0, rows), rows at most relu_rows, in panels [begin, end) of the weights.
 void relu_product(const float* x, int64_t rows, int64_t k, const double* panels, int64_t begin, int64_t end,
                   int64_t columns, double* scratch, float* y) {
@@ -110,15 +114,15 @@ void relu_product(const float* x, int64_t rows, int64_t k, const double* panels,
   }
 }
 
-// Fused multiply-adds on registers alone: what no product passes.
+// Fused multiply-adds on registers alone: what no product passes. The chains differ, or one would do for all.
 double multiply_adds(int64_t rounds) {
   constexpr int chains = 12;
-  Doubles total[chains] = {};
-  Doubles a = Doubles{} + 0.999, b = Doubles{} + 1e-3;
+  Doubles total[chains], a = Doubles{} + 0.999, b = Doubles{} + 1e-3;
+#pragma GCC unroll 12
+  for (int c = 0; c < chains; ++c) total[c] = Doubles{} + static_cast<double>(rounds + c);
   for (int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 12
     for (int c = 0; c < chains; ++c) total[c] = total[c] * a + b;
-    asm volatile("" : : : "memory");  // so that the rounds are carried out
   }
   double sum = 0;
   for (int c = 0; c < chains; ++c) sum += total[c][0];
@@ -133,6 +137,7 @@ void add_ridge(SimdKernels& kernels) {
   kernels.pack_panels_f64 = pack<double>;
   kernels.add_panels = add_panels;
   kernels.matmul_transposed_f64 = matmul_transposed_f64;
+  kernels.add_scaled_f64 = add_scaled_f64;
   kernels.relu_product = relu_product;
   kernels.multiply_adds = multiply_adds;
   kernels.multiply_adds_per_round = 12 * lanes;
