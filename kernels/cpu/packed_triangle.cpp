@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <memory>
 
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
@@ -20,18 +21,17 @@ constexpr std::int64_t packed_elements = std::int64_t{1} << 22;
 // Panels whose rows one task does: as many as the second cache holds.
 constexpr std::int64_t most_panels_of_task = 6;
 
-// Memory that panels are loaded from by whole lines.
+// Memory that panels are loaded from by whole lines; uninitialized.
 class Scratch {
  public:
   double* get(std::int64_t count) {
-    const auto wanted = static_cast<std::size_t>(count) + 8;
-    if (memory_.size() < wanted) memory_.resize(wanted);
-    const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
+    memory_ = std::make_unique_for_overwrite<double[]>(static_cast<std::size_t>(count) + 8);
+    const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
     return reinterpret_cast<double*>((address + 63) / 64 * 64);
   }
 
  private:
-  std::vector<double> memory_;
+  std::unique_ptr<double[]> memory_;
 };
 
 std::int64_t panel_count(std::int64_t d) {
