@@ -62,29 +62,51 @@ void add_by_class(const float* x, const std::int32_t* labels, const float* weigh
   });
 }
 
-// What a solve starts from, on the host: the triangle with gamma on its diagonal, and the class sums turned, (d,
+// A tensor in the CPU's memory: itself, or a copy.
+Tensor on_cpu(Stream& stream, const Tensor& tensor) {
+  if (stream.device().kind() == DeviceKind::cpu) return tensor;
+  return Tensor::from_host(*cpu_device().make_stream(), tensor.to_host(stream));
+}
+
+bool all_finite(const Tensor& tensor) {
+  const double* const values = RawAccess::data<double>(tensor);
+  double total = 0;  // of zeros, unless there is an element that is not finite
+  for (std::int64_t i = 0; i < tensor.element_count(); ++i) total += 0.0 * values[i];
+  return total == 0.0;
+}
+
+// What a solve starts from, and spoils: the triangle with gamma on its diagonal, and the class sums turned, (d,
 // classes).
 struct System {
-  std::int64_t d = 0, classes = 0;
-  std::vector<double> triangle, right;
+  System(const Tensor& gram, const Tensor& class_sums, double gamma)
+      : d(class_sums.dim(1)), classes(class_sums.dim(0)), triangle_(cpu_device(), DType::f64, gram.shape()) {
+    right.resize(static_cast<std::size_t>(d * classes));
+    set(gram, class_sums, gamma);
+    double largest = 0;
+    for (std::int64_t i = 0; i < d; ++i) largest = std::max(largest, triangle()[packed_row(i, d) + i]);
+    least_pivot = static_cast<double>(d) * std::numeric_limits<double>::epsilon() * largest;
+  }
+  void set(const Tensor& gram, const Tensor& class_sums, double gamma) {
+    std::copy_n(RawAccess::data<double>(gram), gram.element_count(), triangle());
+    for (std::int64_t i = 0; i < d; ++i) triangle()[packed_row(i, d) + i] += gamma;
+    const double* const sums = RawAccess::data<double>(class_sums);
+    for (std::int64_t i = 0; i < d; ++i)
+      for (std::int64_t c = 0; c < classes; ++c) right[static_cast<std::size_t>(i * classes + c)] = sums[c * d + i];
+  }
+  double* triangle() { return RawAccess::data<double>(triangle_); }
+
+  std::int64_t d, classes;
+  std::vector<double> right;
   double least_pivot = 0;
 
-  void set_triangle(std::span<const double> gram, double gamma) {
-    triangle.assign(gram.begin(), gram.end());
-    for (std::int64_t i = 0; i < d; ++i) triangle[static_cast<std::size_t>(packed_row(i, d) + i)] += gamma;
-  }
-  void set_right(std::span<const double> class_sums) {
-    right.resize(class_sums.size());
-    for (std::int64_t i = 0; i < d; ++i)
-      for (std::int64_t c = 0; c < classes; ++c)
-        right[static_cast<std::size_t>(i * classes + c)] = class_sums[static_cast<std::size_t>(c * d + i)];
-  }
+ private:
+  Tensor triangle_;
 };
 
 // The solution of least norm by A = Uᵀ·U: as the class sums are Uᵀ·z for one z, W = Uᵀ·(U·Uᵀ)⁻¹·z.
 Result<std::int64_t> solve_singular(System& system, double gamma) {
   const std::int64_t d = system.d, classes = system.classes;
-  const cpu::PivotedCholesky found = cpu::pivoted_cholesky(system.triangle.data(), d, system.least_pivot);
+  const cpu::PivotedCholesky found = cpu::pivoted_cholesky(system.triangle(), d, system.least_pivot);
   if (!(found.largest_rest <= 64.0 * system.least_pivot))
     return Error{
         Errc::invalid_argument,
@@ -113,10 +135,6 @@ Result<std::int64_t> solve_singular(System& system, double gamma) {
                              gamma, rank, d)};
   simd().matmul_transposed_f64(1.0, u, d, z.data(), classes, system.right.data(), classes, d, classes, rank, false);
   return rank;
-}
-
-Tensor to_device(Stream& stream, const HostTensor& host) {
-  return Tensor::from_host(stream, host);
 }
 
 }  // namespace
@@ -180,20 +198,13 @@ Result<RidgeSolution> solve_ridge(Stream& stream, const Tensor& gram, const Tens
         cuda::solve_ridge(stream, gram, class_sums, gamma, solution.weights))
       return solution;
   }
-  const HostTensor host_gram = gram.to_host(stream), host_sums = class_sums.to_host(stream);
-  if (!host_gram.all_finite() || !host_sums.all_finite())
+  const Tensor host_gram = on_cpu(stream, gram), host_sums = on_cpu(stream, class_sums);
+  if (!all_finite(host_gram) || !all_finite(host_sums))
     return Error{Errc::invalid_argument,
                  "XᵀX or YᵀX has an element that is not finite: a record's features were not, or a sum overflowed"};
-  System system{.d = d, .classes = classes, .triangle = {}, .right = {}};
-  system.set_triangle(host_gram.as<double>(), gamma);
-  system.set_right(host_sums.as<double>());
-  double largest = 0;
-  for (std::int64_t i = 0; i < d; ++i)
-    largest = std::max(largest, system.triangle[static_cast<std::size_t>(packed_row(i, d) + i)]);
-  system.least_pivot = static_cast<double>(d) * std::numeric_limits<double>::epsilon() * largest;
-  if (!cpu::solve_cholesky(system.triangle.data(), d, system.right.data(), classes, system.least_pivot)) {
-    system.set_triangle(host_gram.as<double>(), gamma);
-    system.set_right(host_sums.as<double>());
+  System system(host_gram, host_sums, gamma);
+  if (!cpu::solve_cholesky(system.triangle(), d, system.right.data(), classes, system.least_pivot)) {
+    system.set(host_gram, host_sums, gamma);
     TRIB_ASSIGN(solution.rank, solve_singular(system, gamma));
   }
   HostTensor weights(DType::f64, {classes, d});
@@ -201,7 +212,7 @@ Result<RidgeSolution> solve_ridge(Stream& stream, const Tensor& gram, const Tens
     for (std::int64_t i = 0; i < d; ++i)
       weights.as<double>()[static_cast<std::size_t>(c * d + i)] =
           system.right[static_cast<std::size_t>(i * classes + c)];
-  solution.weights = to_device(stream, weights);
+  solution.weights = Tensor::from_host(stream, weights);
   return solution;
 }
 
@@ -220,7 +231,7 @@ RandomFeatures::RandomFeatures(Stream& stream, std::span<const std::uint8_t, 32>
   HostTensor host(DType::f32, {d_in, width});
   const double deviation = 1.0 / std::sqrt(3.0 * static_cast<double>(d_in));
   for (std::size_t i = 0; i < normals.size(); ++i) host.as<float>()[i] = static_cast<float>(deviation * normals[i]);
-  weights_ = to_device(stream, host);
+  weights_ = Tensor::from_host(stream, host);
   detail::dispatch(
       stream,
       [&] {

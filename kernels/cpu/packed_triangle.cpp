@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/simd.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/detail/raw_access.h"
 
 namespace trib::kernels::cpu {
 namespace {
@@ -16,22 +17,21 @@ namespace {
 constexpr std::int64_t rows_at_once = 384;
 // Rows of the matrix that are factored at once.
 constexpr std::int64_t block_rows = 192;
-// Elements that are packed at once: 32 MiB.
-constexpr std::int64_t packed_elements = std::int64_t{1} << 22;
+// Elements that are packed at once, where that is more than one block of rows: 8 MiB.
+constexpr std::int64_t packed_elements = std::int64_t{1} << 20;
 // Panels whose rows one task does: as many as the second cache holds.
 constexpr std::int64_t most_panels_of_task = 6;
 
-// Memory that panels are loaded from by whole lines; uninitialized.
+// Uninitialized memory of the CPU device: panels are loaded from it by whole lines.
 class Scratch {
  public:
   double* get(std::int64_t count) {
-    memory_ = std::make_unique_for_overwrite<double[]>(static_cast<std::size_t>(count) + 8);
-    const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
-    return reinterpret_cast<double*>((address + 63) / 64 * 64);
+    memory_ = std::make_unique<Buffer>(cpu_device(), static_cast<std::size_t>(count) * sizeof(double));
+    return static_cast<double*>(RawAccess::address(*memory_));
   }
 
  private:
-  std::unique_ptr<double[]> memory_;
+  std::unique_ptr<Buffer> memory_;
 };
 
 std::int64_t panel_count(std::int64_t d) {
