@@ -329,7 +329,9 @@ class Demo {
               << "  unit of privacy: one record, added or removed; delta " << number_of(first, "delta")
               << "; each ledger is on its own site:\n"
               << "    trib privacy report " << site_directory(0).string() << "\n"
-              << "  adapter for Hugging Face PEFT: " << (root_ / "adapter").string() << "\n"
+              << (fs::exists(root_ / "adapter" / "adapter_config.json") ? "  adapter for Hugging Face PEFT: "
+                                                                        : "  model: ")
+              << (root_ / "adapter").string() << "\n"
               << "  logs: " << root_.string() << "/*.log; all daemons are stopped\n"
               << "  wall time " << format_duration(seconds) << "\n";
   }

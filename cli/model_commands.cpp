@@ -56,8 +56,10 @@ Status run_export(const ExportOptions& options) {
   if (options.json) {
     std::cout << json::serialize(json::object{{"directory", options.out}, {"files", names}}) << "\n";
   } else {
-    std::cout << "wrote " << names.size() << " files to " << options.out
-              << " (load with peft: PeftModel.from_pretrained(base, \"" << options.out << "\"))\n";
+    std::cout << "wrote " << names.size() << " files to " << options.out;
+    if (fs::exists(fs::path(options.out) / "adapter_config.json"))
+      std::cout << " (load with peft: PeftModel.from_pretrained(base, \"" << options.out << "\"))";
+    std::cout << "\n";
   }
   return {};
 }
@@ -133,7 +135,7 @@ void add_prediction_options(CLI::App& command, PredictOptions& options) {
   command.add_option("--base", options.base, "Base model directory (Hugging Face files)")
       ->required()
       ->check(CLI::ExistingDirectory);
-  command.add_option("--adapter", options.adapter, "Adapter directory, as `trib model export` writes it")
+  command.add_option("--adapter", options.adapter, "Adapter or model directory, as `trib model export` writes it")
       ->check(CLI::ExistingDirectory);
   command.add_option("--data", options.data, "TSV, CSV or JSONL file")->required()->check(CLI::ExistingFile);
   command.add_option("--format", options.format, "auto, tsv, csv or jsonl")
@@ -156,11 +158,11 @@ void add_model_commands(CLI::App& app, Exit& exit) {
 
   auto exported = std::make_shared<ExportOptions>();
   CLI::App* export_command =
-      group->add_subcommand("export", "Write a job's model as a PEFT adapter: the running average of its rounds");
+      group->add_subcommand("export", "Write a job's model in the form that its task gives it, such as a PEFT adapter");
   export_command->add_option("job", exported->job, "Job id")->required()->type_name("ID");
   export_command->add_option("--out", exported->out, "Directory to write to")->capture_default_str();
   export_command->add_flag("--last-round", exported->last_round,
-                           "The last round's state instead of the running average");
+                           "The last round's state instead of the running average, where the task keeps one");
   export_command->add_flag("--json", exported->json, "One JSON object on standard output");
   add_server_options(*export_command, exported->server);
   export_command->callback([exported, &exit] { exit.report(run_export(*exported)); });

@@ -51,17 +51,18 @@ struct Event {
   std::string client;
   std::shared_ptr<const server::JobOffer> offer;  // an offer, or
   std::int64_t round = 0;                         // the start of a round
+  std::int64_t last_counted = 0;
   std::shared_ptr<const TensorMap> broadcast;
 };
 
 class MemoryTransport final : public server::CoordinatorTransport {
  public:
   void offer_job(const std::string& client, std::shared_ptr<const server::JobOffer> offer) override {
-    events_.push_back({client, std::move(offer), 0, nullptr});
+    events_.push_back({client, std::move(offer), 0, 0, nullptr});
   }
-  void start_round(const std::string& client, const std::string&, std::int64_t round,
+  void start_round(const std::string& client, const std::string&, std::int64_t round, std::int64_t last_counted,
                    std::shared_ptr<const TensorMap> broadcast) override {
-    events_.push_back({client, nullptr, round, std::move(broadcast)});
+    events_.push_back({client, nullptr, round, last_counted, std::move(broadcast)});
   }
   // Simulated sites keep no contributions, so that there is nothing to forget.
   void close_round(const std::string&, const std::string&, std::int64_t) override {}
@@ -137,8 +138,10 @@ class SimulatedSites {
   }
 
   // Trains one site's part of a round and hands it in.
-  Status run_round(const std::string& name, std::int64_t round, const TensorMap& broadcast, std::int64_t still_waiting,
-                   server::Coordinator& coordinator) {
+  Status run_round(const Event& event, std::int64_t still_waiting, server::Coordinator& coordinator) {
+    const std::string& name = event.client;
+    const std::int64_t round = event.round;
+    const TensorMap& broadcast = *event.broadcast;
     const std::string& job = offer_->job_id;
     if (shown_.round != round) {
       shown_.round = round;
@@ -156,7 +159,7 @@ class SimulatedSites {
     if (has_constants_.insert(name).second) coordinator.account_bytes(name, job, 0, offer_->constants->byte_count(), 0);
     client::JobRunner& runner = *opened.site->runner;
     SiteProgress progress(options_, shown_);
-    client::RoundOutcome outcome = runner.run_round(round, broadcast, progress);
+    client::RoundOutcome outcome = runner.run_round(round, broadcast, progress, event.last_counted);
     ++shown_.sites_done;
     coordinator.progress(name, job,
                          {round, shown_.step, shown_.steps, runner.epsilon_spent(), runner.epsilon_budget()});
@@ -301,9 +304,9 @@ Status run_to_the_end(const SimulationOptions& options, const std::string& job, 
   while (coordinator.has_running_jobs()) {
     if (options.cancelled && options.cancelled()) return coordinator.cancel_job(job, "interrupted");
     if (auto event = transport.take()) {
-      TRIB_TRY(event->offer != nullptr ? sites.answer_offer(event->client, std::move(event->offer), coordinator)
-                                       : sites.run_round(event->client, event->round, *event->broadcast,
-                                                         transport.waiting_to_train(event->round), coordinator));
+      TRIB_TRY(event->offer != nullptr
+                   ? sites.answer_offer(event->client, std::move(event->offer), coordinator)
+                   : sites.run_round(*event, transport.waiting_to_train(event->round), coordinator));
       continue;
     }
     if (work_queue.run_next()) continue;

@@ -89,8 +89,7 @@ void add_simulate_command(CLI::App& app, Exit& exit) {
       ->capture_default_str();
   command->add_option("--work-dir", simulation.work_directory, "Keep the sites' ledgers and the states here")
       ->type_name("DIR");
-  command->add_option("--export", simulation.export_directory, "Write the model here at the end, as a PEFT adapter")
-      ->type_name("DIR");
+  command->add_option("--export", simulation.export_directory, "Write the model here at the end")->type_name("DIR");
   CLI::Option* cap = command
                          ->add_option("--site-epsilon", options->site_epsilon,
                                       "Each site's own cap [the job's epsilon and its evaluations']")

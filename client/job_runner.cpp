@@ -311,7 +311,8 @@ std::optional<Refusal> JobRunner::check_round(std::int64_t round) const {
   return std::nullopt;
 }
 
-RoundOutcome JobRunner::run_round(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress) {
+RoundOutcome JobRunner::run_round(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress,
+                                  std::int64_t last_counted) {
   RoundOutcome outcome;
   if (is_made(round)) {
     auto entry = site_.outbox->get(job_.id, round);
@@ -329,7 +330,12 @@ RoundOutcome JobRunner::run_round(std::int64_t round, const TensorMap& broadcast
     outcome.refusal = std::move(*refusal);
     return outcome;
   }
-  auto trained = train(round, broadcast, progress);
+  if (last_counted < 0 || last_counted >= round) {
+    outcome.refusal =
+        refusal_of_round(fmt::format("round {} cannot begin after round {} was counted", round, last_counted));
+    return outcome;
+  }
+  auto trained = train({.job_id = job_.id, .round = round, .last_counted = last_counted}, broadcast, progress);
   if (auto* entry = std::get_if<OutboxEntry>(&trained)) {
     outcome.contribution = std::move(*entry);
   } else {
@@ -338,8 +344,9 @@ RoundOutcome JobRunner::run_round(std::int64_t round, const TensorMap& broadcast
   return outcome;
 }
 
-std::variant<OutboxEntry, Refusal> JobRunner::train(std::int64_t round, const TensorMap& broadcast,
+std::variant<OutboxEntry, Refusal> JobRunner::train(const tasks::RoundPlan& plan, const TensorMap& broadcast,
                                                     tasks::Progress& progress) {
+  const std::int64_t round = plan.round;
   if (needs_constants()) return refusal_of_round("the constants of the job have not arrived");
   if (const Status schema = broadcast.check_schema(job_.broadcast_schema); !schema) {
     return refusal_of_round("the broadcast is not what the job's offer described: " + schema.error().message);
@@ -357,9 +364,9 @@ std::variant<OutboxEntry, Refusal> JobRunner::train(std::int64_t round, const Te
     }
   }
   TrainingProgress training_progress(progress);
-  Attempt made = attempt(charge, broadcast, training_progress);
+  Attempt made = attempt(charge, plan, broadcast, training_progress);
   if (made.device_failed && site_.retry_on_cpu && !on_cpu_) {
-    made = attempt_on_cpu(made.refusal, charge, broadcast, training_progress);
+    made = attempt_on_cpu(made.refusal, charge, plan, broadcast, training_progress);
   }
   if (!made.contribution) return std::move(made.refusal);
   const privacy::Contribution& contribution = *made.contribution;
@@ -385,9 +392,9 @@ std::variant<OutboxEntry, Refusal> JobRunner::train(std::int64_t round, const Te
   return entry;
 }
 
-JobRunner::Attempt JobRunner::attempt(const privacy::Charge& charge, const TensorMap& broadcast,
-                                      tasks::Progress& progress) {
-  const std::int64_t round = charge.round;
+JobRunner::Attempt JobRunner::attempt(const privacy::Charge& charge, const tasks::RoundPlan& plan,
+                                      const TensorMap& broadcast, tasks::Progress& progress) {
+  const std::int64_t round = plan.round;
   auto session =
       privacy::PrivacySession::open(*site_.ledger, charge, policy_.allow_non_private, site_.random_key(), *site_.clock);
   if (!session) return {.refusal = refusal_of_session(session.error(), round)};
@@ -397,7 +404,7 @@ JobRunner::Attempt JobRunner::attempt(const privacy::Charge& charge, const Tenso
   auto contribution = [&]() -> Result<privacy::Contribution> {
     // A device that is lost or has no memory left throws from deep inside a step.
     try {
-      return task_->train(broadcast, {.job_id = job_.id, .round = round}, *session, progress);
+      return task_->train(broadcast, plan, *session, progress);
     } catch (const FatalError& failure) {
       if (failure.error().code == Errc::unavailable) device_error = failure.error();
       return failure.error();
@@ -418,7 +425,8 @@ JobRunner::Attempt JobRunner::attempt(const privacy::Charge& charge, const Tenso
 }
 
 JobRunner::Attempt JobRunner::attempt_on_cpu(const Refusal& failure, const privacy::Charge& charge,
-                                             const TensorMap& broadcast, tasks::Progress& progress) {
+                                             const tasks::RoundPlan& plan, const TensorMap& broadcast,
+                                             tasks::Progress& progress) {
   const auto give_up = [&](const std::string& why) {
     Refusal refusal = failure;
     refusal.detail += "; it is not trained again on the CPU: " + why;
@@ -430,7 +438,7 @@ JobRunner::Attempt JobRunner::attempt_on_cpu(const Refusal& failure, const priva
   spdlog::warn("job {}: {}; it is trained again on the CPU, under a second charge", job_.id, failure.detail);
   privacy::Charge second = charge;
   second.job += retry_suffix;
-  return attempt(second, broadcast, progress);
+  return attempt(second, plan, broadcast, progress);
 }
 
 Status JobRunner::move_to_cpu() {

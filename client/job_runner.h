@@ -135,8 +135,9 @@ class JobRunner {
 
   // Applies the rules above. Blocks while it trains; call it from one thread at a time. `broadcast` is not looked at
   // when the contribution is in the outbox. A cancelled training (Progress::cancelled) is declined: its charge is
-  // spent.
-  RoundOutcome run_round(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress);
+  // spent. `last_counted` is what the aggregator says of this site (tasks::RoundPlan).
+  RoundOutcome run_round(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress,
+                         std::int64_t last_counted = 0);
 
   // The aggregator has committed or abandoned the round; the job has ended.
   Status round_closed(std::int64_t round);
@@ -147,12 +148,14 @@ class JobRunner {
             std::unique_ptr<tasks::ClientTask> task);
   bool has_contributions() const;
   std::optional<Refusal> check_budget() const;
-  std::variant<OutboxEntry, Refusal> train(std::int64_t round, const TensorMap& broadcast, tasks::Progress& progress);
+  std::variant<OutboxEntry, Refusal> train(const tasks::RoundPlan& plan, const TensorMap& broadcast,
+                                           tasks::Progress& progress);
   // What the task made under `charge`, which is spent from here on.
   struct Attempt;
-  Attempt attempt(const privacy::Charge& charge, const TensorMap& broadcast, tasks::Progress& progress);
-  Attempt attempt_on_cpu(const Refusal& failure, const privacy::Charge& charge, const TensorMap& broadcast,
-                         tasks::Progress& progress);
+  Attempt attempt(const privacy::Charge& charge, const tasks::RoundPlan& plan, const TensorMap& broadcast,
+                  tasks::Progress& progress);
+  Attempt attempt_on_cpu(const Refusal& failure, const privacy::Charge& charge, const tasks::RoundPlan& plan,
+                         const TensorMap& broadcast, tasks::Progress& progress);
   // Makes the task anew, on the CPU.
   Status move_to_cpu();
   // Ok, or which of the devices cannot be used any more, and why.

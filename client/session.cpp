@@ -215,8 +215,9 @@ Status Session::handle(const proto::ServerMessage& message) {
     case Body::kRoundStart: {
       const auto& start = message.round_start();
       if (start.round() == 0) return Error{Errc::protocol_error, "rounds are counted from 1, and round 0 was started"};
-      return begin_transfer(start.transfer(), jobs_->round_started(start.job_id(), start.round()), start.job_id(),
-                            start.round());
+      return begin_transfer(start.transfer(),
+                            jobs_->round_started(start.job_id(), start.round(), start.last_counted_round()),
+                            start.job_id(), start.round());
     }
     case Body::kContributionReceipt: {
       const auto& receipt = message.contribution_receipt();

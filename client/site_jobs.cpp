@@ -80,7 +80,8 @@ struct SiteJobs::Job {
   // The round that the aggregator has asked for and that is not being trained yet.
   struct Asked {
     std::int64_t round = 0;
-    bool answered = false;  // RoundReply was sent
+    std::int64_t last_counted = 0;  // tasks::RoundPlan::last_counted
+    bool answered = false;          // RoundReply was sent
     std::optional<TensorMap> broadcast = {};
   };
   std::optional<Asked> asked;
@@ -90,6 +91,7 @@ struct SiteJobs::Training {
   std::shared_ptr<JobRunner> runner;
   std::string job;
   std::int64_t round = 0;
+  std::int64_t last_counted = 0;
   bool wanted = true;  // cleared when the aggregator closes the round meanwhile
   std::atomic<bool> cancelled{false};
   // Last said by the training thread, copied on the executor.
@@ -252,7 +254,7 @@ void SiteJobs::reply_to_offer(Job& job) {
   advance(job);
 }
 
-const TensorSchema* SiteJobs::round_started(const std::string& id, std::int64_t round) {
+const TensorSchema* SiteJobs::round_started(const std::string& id, std::int64_t round, std::int64_t last_counted) {
   Job* job = find(id);
   if (job == nullptr) {
     // The offer comes first on every connection, so this is a job that has ended here.
@@ -269,7 +271,7 @@ const TensorSchema* SiteJobs::round_started(const std::string& id, std::int64_t 
       if (item.job == id && item.round < round) round_closed(id, item.round);
     }
   }
-  job->asked = Job::Asked{.round = round};
+  job->asked = Job::Asked{.round = round, .last_counted = last_counted};
   if (training_ && training_->job == id && training_->round != round) training_->cancelled = true;
   advance(*job);
   return job->asked && !job->asked->broadcast ? &job->broadcast_schema : nullptr;
@@ -355,6 +357,7 @@ void SiteJobs::train(Job& job) {
   training->runner = job.runner;
   training->job = job.id;
   training->round = job.asked->round;
+  training->last_counted = job.asked->last_counted;
   training_ = training;
   job.status.state = "training";
   job.status.reason.clear();
@@ -370,7 +373,8 @@ void SiteJobs::train(Job& job) {
   job.asked.reset();
   trainer_.run([this, training, broadcast, alive = std::weak_ptr(alive_)] {
     RoundProgress progress(*this, training, alive);
-    auto outcome = std::make_shared<RoundOutcome>(training->runner->run_round(training->round, *broadcast, progress));
+    auto outcome = std::make_shared<RoundOutcome>(
+        training->runner->run_round(training->round, *broadcast, progress, training->last_counted));
     boost::asio::post(executor_, [this, training, outcome, alive] {
       if (!alive.expired()) trained(training, std::move(*outcome));
     });

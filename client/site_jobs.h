@@ -54,7 +54,7 @@ class SiteJobs {
   // --- What the aggregator says. Errors are Errc::protocol_error and cost it the connection. ---
   Status offered(const proto::JobOffer& offer);
   // The schema of the broadcast or constants that follow, or null if they are not wanted: then their bytes are dropped.
-  const TensorSchema* round_started(const std::string& job, std::int64_t round);
+  const TensorSchema* round_started(const std::string& job, std::int64_t round, std::int64_t last_counted);
   const TensorSchema* constants_started(const std::string& job) const;
   void broadcast_arrived(const std::string& job, std::int64_t round, TensorMap broadcast);
   Status constants_arrived(const std::string& job, const TensorMap& constants);

@@ -400,6 +400,25 @@ std::vector<std::string> ConfigReader::texts(std::string_view key,
   return impl_->read<Texts>(key, fallback, "a list of texts, such as [\"a\", \"b\"]", {}, convert);
 }
 
+std::vector<std::int64_t> ConfigReader::integers(std::string_view key, IntegerRange range,
+                                                 const std::optional<std::vector<std::int64_t>>& fallback) {
+  using Integers = std::vector<std::int64_t>;
+  const std::string bounds = describe_range(range, [](std::int64_t value) { return std::to_string(value); });
+  const auto convert = [&](const toml::node& node) -> std::optional<Integers> {
+    const toml::array* array = node.as_array();
+    if (array == nullptr) return std::nullopt;
+    Integers integers;
+    for (const toml::node& element : *array) {
+      const auto value = element.value_exact<std::int64_t>();
+      if (!value || !inside(*value, range)) return std::nullopt;
+      integers.push_back(*value);
+    }
+    return integers;
+  };
+  return impl_->read<Integers>(key, fallback, fmt::format("a list of whole numbers{}, such as [1, 2]", bounds), {},
+                               convert);
+}
+
 std::int64_t ConfigReader::duration_ms(std::string_view key, IntegerRange range, std::optional<std::int64_t> fallback) {
   const std::string bounds = describe_range(range, show_duration);
   const std::int64_t on_error = std::clamp<std::int64_t>(0, range.minimum, range.maximum);

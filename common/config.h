@@ -56,6 +56,8 @@ class ConfigReader {
   bool boolean(std::string_view key, std::optional<bool> fallback = std::nullopt);
   std::vector<std::string> texts(std::string_view key,
                                  const std::optional<std::vector<std::string>>& fallback = std::nullopt);
+  std::vector<std::int64_t> integers(std::string_view key, IntegerRange range,
+                                     const std::optional<std::vector<std::int64_t>>& fallback = std::nullopt);
   // "30s", "5m", "250ms", "2h", "30d": a duration in milliseconds.
   std::int64_t duration_ms(std::string_view key, IntegerRange range,
                            std::optional<std::int64_t> fallback = std::nullopt);

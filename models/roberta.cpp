@@ -188,10 +188,11 @@ Activation RobertaEncoder::take_state(Workspace& workspace, std::int64_t rows, c
 
 // Allocates what a pass keeps of a layer. Of the first layer only what lies above the lowest adapter is kept.
 RobertaEncoder::LayerSaved RobertaEncoder::make_saved(Workspace& workspace, const PackedBatch& batch, std::size_t index,
-                                                      bool for_backward) const {
+                                                      bool for_backward, Rows wanted) const {
   const Layer& layer = layers_[index];
   const bool last = is_last(index);
-  const std::int64_t d = config_.hidden_size, t = batch.token_count, rows = last ? batch.record_count : t;
+  const std::int64_t d = config_.hidden_size, t = batch.token_count,
+                     rows = last && wanted == Rows::first_tokens ? batch.record_count : t;
   LayerSaved saved;
   saved.projections = (last ? layer.key_value : layer.query_key_value).make_saved(workspace, t);
   if (last) saved.query_projection = layer.query.make_saved(workspace, rows);
@@ -219,7 +220,7 @@ RobertaEncoder::LayerSaved RobertaEncoder::make_saved(Workspace& workspace, cons
 }
 
 kernels::AttentionInputs RobertaEncoder::attention_inputs(const PackedBatch& batch, const Tensor& projected,
-                                                          const Tensor& query) const {
+                                                          const Tensor& query, Rows rows) const {
   const std::int64_t d = config_.hidden_size;
   kernels::AttentionInputs inputs;
   inputs.heads = config_.heads;
@@ -227,7 +228,7 @@ kernels::AttentionInputs RobertaEncoder::attention_inputs(const PackedBatch& bat
   inputs.key_offsets = batch.records.offsets;
   if (query.defined()) {
     inputs.query = query;
-    inputs.query_offsets = batch.first_tokens.offsets;
+    inputs.query_offsets = rows == Rows::all ? batch.records.offsets : batch.first_tokens.offsets;
   } else {
     inputs.query = {projected, 0, d};
     inputs.query_offsets = batch.records.offsets;
@@ -240,6 +241,16 @@ kernels::AttentionInputs RobertaEncoder::attention_inputs(const PackedBatch& bat
 
 void RobertaEncoder::forward(Stream& stream, Workspace& workspace, const PackedBatch& batch, Saved* saved,
                              const Tensor& first_tokens) const {
+  run(stream, workspace, batch, saved, Rows::first_tokens, first_tokens);
+}
+
+void RobertaEncoder::forward_all(Stream& stream, Workspace& workspace, const PackedBatch& batch,
+                                 const Tensor& all_tokens) const {
+  run(stream, workspace, batch, nullptr, Rows::all, all_tokens);
+}
+
+void RobertaEncoder::run(Stream& stream, Workspace& workspace, const PackedBatch& batch, Saved* saved, Rows rows,
+                         const Tensor& output) const {
   Activation x = take_state(workspace, batch.token_count, {});
   kernels::embed(stream, batch.tokens, token_table_, batch.positions, position_table_,
                  type_embedding_.reshape({config_.hidden_size}), x.value);
@@ -250,25 +261,26 @@ void RobertaEncoder::forward(Stream& stream, Workspace& workspace, const PackedB
     // A layer's output takes the place of its input, except where a trained A needs that input later.
     std::optional<Workspace::Scope> scope;
     if (!saved) scope.emplace(workspace);
-    LayerSaved layer_saved = make_saved(workspace, batch, i, saved != nullptr);
+    LayerSaved layer_saved = make_saved(workspace, batch, i, saved != nullptr, rows);
     const bool keep_input = saved && (layers_[i].query_key_value.trains_a() || layers_[i].key_value.trains_a());
     if (keep_input) layer_saved.projections.input = types_.shared() ? x.compute : x.value;
-    Activation result = is_last(i)   ? Activation{first_tokens, {}, {}}
+    Activation result = is_last(i)   ? Activation{output, {}, {}}
                         : keep_input ? take_state(workspace, batch.token_count, {})
                                      : x;
-    forward_layer(stream, workspace, batch, i, x, layer_saved, result);
+    forward_layer(stream, workspace, batch, i, rows, x, layer_saved, result);
     if (saved) saved->layers.push_back(std::move(layer_saved));
     x = result;
   }
 }
 
 void RobertaEncoder::forward_layer(Stream& stream, Workspace& workspace, const PackedBatch& batch, std::size_t index,
-                                   const Activation& input, const LayerSaved& saved, const Activation& result) const {
+                                   Rows wanted, const Activation& input, const LayerSaved& saved,
+                                   const Activation& result) const {
   Workspace::Scope scope(workspace);
   const Layer& layer = layers_[index];
   const bool two_forms = types_.states != types_.compute, shared = types_.shared(), last = is_last(index),
-             fp8 = types_.fp8();
-  const std::int64_t d = config_.hidden_size, t = batch.token_count, rows = last ? batch.record_count : t;
+             fp8 = types_.fp8(), narrow = last && wanted == Rows::first_tokens;
+  const std::int64_t d = config_.hidden_size, t = batch.token_count, rows = narrow ? batch.record_count : t;
   auto kept_or_scratch = [&](const Tensor& kept, std::int64_t row_count, std::int64_t columns) {
     return kept.defined() ? kept : workspace.take(types_.products, {row_count, columns});
   };
@@ -299,7 +311,11 @@ void RobertaEncoder::forward_layer(Stream& stream, Workspace& workspace, const P
   // Queries, keys and values.
   const Tensor projected = kept_or_scratch(saved.query_key_value, t, (last ? 2 : 3) * d);
   Tensor query, residual = input.value;
-  if (last) {
+  if (last && !narrow) {
+    query = workspace.take(types_.products, {t, d});
+    layer.query.forward(stream, input, saved.query_projection, query);
+    layer.key_value.forward(stream, input, saved.projections, projected);
+  } else if (last) {
     const Activation first = take_state(workspace, rows, saved.query_projection.input);
     kernels::gather_rows(stream, input.value, batch.first_rows, first.value);
     if (two_forms) kernels::gather_rows(stream, input.compute, batch.first_rows, first.compute);
@@ -314,7 +330,7 @@ void RobertaEncoder::forward_layer(Stream& stream, Workspace& workspace, const P
 
   // Attention and its output, added to the input and normalized.
   const Activation context = take_input(layer.attention_output, saved.attention_output.input, d);
-  kernels::attention(stream, attention_inputs(batch, projected, query), target_of(context), saved.log_sums);
+  kernels::attention(stream, attention_inputs(batch, projected, query, wanted), target_of(context), saved.log_sums);
   complete(context);
   const Activation middle = take_state(workspace, rows, saved.intermediate.input);
   const Tensor attended = take_sum(middle);
@@ -423,9 +439,10 @@ void RobertaEncoder::backward_layer(Stream& stream, Workspace& workspace, const 
   if (last) d_query.value = workspace.take(types_.products, {rows, size});
   MatrixView d_keys;
   if (goes_on || key_adapted_) d_keys = {d_projected.value, first_key, size};
-  kernels::attention_backward(stream, attention_inputs(batch, saved.query_key_value, saved.query), saved.log_sums,
-                              d_context, last ? MatrixView(d_query.value) : MatrixView(d_projected.value, 0, size),
-                              d_keys, {d_projected.value, first_key + size, size});
+  kernels::attention_backward(stream, attention_inputs(batch, saved.query_key_value, saved.query, Rows::first_tokens),
+                              saved.log_sums, d_context,
+                              last ? MatrixView(d_query.value) : MatrixView(d_projected.value, 0, size), d_keys,
+                              {d_projected.value, first_key + size, size});
   auto complete = [&](Activation& gradient) {
     gradient.compute = gradient.value;
     if (fp8 && goes_on) {

@@ -47,6 +47,9 @@ class RobertaEncoder {
   // first_tokens (n, d) float32 = the encoder's output at each record's first token. With `saved` null nothing is kept.
   void forward(kernels::Stream& stream, kernels::Workspace& workspace, const PackedBatch& batch, Saved* saved,
                const kernels::Tensor& first_tokens) const;
+  // all_tokens (t, d) float32 = the encoder's output at every token; nothing is kept for a backward pass.
+  void forward_all(kernels::Stream& stream, kernels::Workspace& workspace, const PackedBatch& batch,
+                   const kernels::Tensor& all_tokens) const;
   // The adapters' gradients for d_first_tokens (n, d), which is overwritten. Goes as deep as the lowest adapter.
   void backward(kernels::Stream& stream, kernels::Workspace& workspace, const PackedBatch& batch, const Saved& saved,
                 const kernels::Tensor& d_first_tokens, const GradientTargets& targets) const;
@@ -68,13 +71,17 @@ class RobertaEncoder {
   // A state between layers, and beside it the type that products take. `kept`, where it is defined, is a tensor of the
   // products' type that becomes part of it.
   Activation take_state(kernels::Workspace& workspace, std::int64_t rows, const kernels::Tensor& kept) const;
-  LayerSaved make_saved(kernels::Workspace& workspace, const PackedBatch& batch, std::size_t layer,
-                        bool for_backward) const;
+  // Which rows the last layer computes behind its keys and values.
+  enum class Rows { first_tokens, all };
+  LayerSaved make_saved(kernels::Workspace& workspace, const PackedBatch& batch, std::size_t layer, bool for_backward,
+                        Rows rows) const;
   // `projected` holds (query,) keys and values side by side; `query` is undefined if it is among them.
   kernels::AttentionInputs attention_inputs(const PackedBatch& batch, const kernels::Tensor& projected,
-                                            const kernels::Tensor& query) const;
+                                            const kernels::Tensor& query, Rows rows) const;
+  void run(kernels::Stream& stream, kernels::Workspace& workspace, const PackedBatch& batch, Saved* saved, Rows rows,
+           const kernels::Tensor& output) const;
   void forward_layer(kernels::Stream& stream, kernels::Workspace& workspace, const PackedBatch& batch,
-                     std::size_t layer, const Activation& input, const LayerSaved& saved,
+                     std::size_t layer, Rows rows, const Activation& input, const LayerSaved& saved,
                      const Activation& result) const;
   void backward_layer(kernels::Stream& stream, kernels::Workspace& workspace, const PackedBatch& batch,
                       std::size_t layer, const LayerSaved& saved, const kernels::Tensor& d,

@@ -132,7 +132,7 @@ struct TextClassifier::Impl {
                        const Tensor& losses) const;
   void add_head_sums(Stream& lane_stream, Workspace& workspace, const ClassificationHead::Saved& saved,
                      const Tensor& d_logits, const Tensor& d_hidden, const GradientTargets& targets) const;
-  enum class Pass : std::int64_t { per_sample, summed, logits };
+  enum class Pass : std::int64_t { per_sample, summed, logits, means };
   template <typename Begin, typename Work>
   void for_each_chunk(Pass pass, Records records, const Begin& begin, const Work& work);
   template <typename Work>
@@ -255,7 +255,7 @@ template <typename Begin, typename Work>
 void TextClassifier::Impl::for_each_chunk(Pass pass, Records records, const Begin& begin, const Work& work) {
   for (;;) {
     try {
-      const std::vector<Chunk> chunks = chunks_of(records, pass != Pass::logits);
+      const std::vector<Chunk> chunks = chunks_of(records, pass == Pass::per_sample || pass == Pass::summed);
       auto rows = static_cast<std::int64_t>(records.size());
       for (const Chunk& chunk : chunks) rows += chunk.padding;
       rows = stream->device().row_class(rows);
@@ -545,6 +545,35 @@ HostTensor TextClassifier::logits(Records records) {
         kernels::scatter_rows(lane_stream, logits, batch.records.targets, all);
       });
   return all.rows(0, static_cast<std::int64_t>(records.size())).to_host(*m.stream);
+}
+
+HostTensor TextClassifier::mean_states(Records records) {
+  Impl& m = *impl_;
+  kernels::make_forms(*m.stream, m.forms);
+  const std::int64_t d = m.roberta.hidden_size;
+  Tensor sums;
+  m.for_each_chunk(
+      Impl::Pass::means, records,
+      [&](std::int64_t rows) {
+        m.results.reset();
+        sums = m.results.take(DType::f32, {rows, d});
+      },
+      [&](Stream& lane_stream, Impl::Lane& lane, const PackedBatch& batch) {
+        const Tensor states = lane.workspace.take(DType::f32, {batch.token_count, d});
+        m.encoder.forward_all(lane_stream, lane.workspace, batch, states);
+        const Tensor ones = lane.workspace.take(DType::f32, {batch.token_count, 1});
+        kernels::fill_rows(lane_stream, m.one, ones);
+        kernels::segment_products(lane_stream, 1.0f, ones, states, batch.records.offsets, batch.records.targets, sums);
+      });
+  HostTensor means = sums.rows(0, static_cast<std::int64_t>(records.size())).to_host(*m.stream);
+  auto value = means.as<float>().begin();
+  for (const TokenizedText* record : records)
+    for (std::int64_t i = 0; i < d; ++i) *value++ /= static_cast<float>(record->tokens.size());
+  return means;
+}
+
+std::int64_t TextClassifier::hidden_size() const {
+  return impl_->roberta.hidden_size;
 }
 
 std::int64_t TextClassifier::suggested_micro_batch(std::int64_t tokens) const {

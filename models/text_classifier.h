@@ -90,6 +90,9 @@ class TextClassifier {
                         const kernels::Tensor& loss = {});
   // (N, label_count) float32, in host memory.
   HostTensor logits(std::span<const TokenizedText* const> records);
+  // (N, hidden size) float32, in host memory: each record's mean, over all its tokens, of the encoder's output.
+  HostTensor mean_states(std::span<const TokenizedText* const> records);
+  std::int64_t hidden_size() const;
 
   // A micro-batch that fits the device's memory for records of up to `tokens` tokens.
   std::int64_t suggested_micro_batch(std::int64_t tokens) const;

@@ -67,8 +67,9 @@ class CoordinatorTransport {
  public:
   virtual ~CoordinatorTransport() = default;
   virtual void offer_job(const std::string& client, std::shared_ptr<const JobOffer> offer) = 0;
+  // `last_counted`: the latest committed round that counted a contribution of this site; 0: none.
   virtual void start_round(const std::string& client, const std::string& job, std::int64_t round,
-                           std::shared_ptr<const TensorMap> broadcast) = 0;
+                           std::int64_t last_counted, std::shared_ptr<const TensorMap> broadcast) = 0;
   // The round is committed or abandoned: the site's outbox entry may go.
   virtual void close_round(const std::string& client, const std::string& job, std::int64_t round) = 0;
   virtual void end_job(const std::string& client, const std::string& job, const std::string& outcome) = 0;

@@ -6,6 +6,10 @@
 #include <boost/json.hpp>
 #include <cmath>
 #include <iterator>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
 
 namespace trib::server {
 namespace {
@@ -164,14 +168,32 @@ void append_waiting(const json::object& document, std::string& text) {
 }
 
 void append_evaluations(const json::object& document, std::string& text) {
-  std::vector<std::vector<std::string>> rows = {{"round", "accuracy", "average", "loss", ""}};
-  for (const json::value& value : document.at("evaluations").as_array()) {
+  // After those that many tasks have, each of the task's own; "group/member" is detail for programs.
+  const json::array& evaluated = document.at("evaluations").as_array();
+  std::set<std::string, std::less<>> own;
+  for (const json::value& value : evaluated) {
+    for (const auto& [name, unused] : value.at("metrics").as_object()) {
+      const std::string_view metric(name);
+      if (metric != "accuracy" && metric != "accuracy_average" && metric != "loss" && metric != "loss_average" &&
+          metric.find('/') == std::string_view::npos)
+        own.emplace(metric);
+    }
+  }
+  std::vector<std::vector<std::string>> rows = {{"round", "accuracy", "average", "loss"}};
+  rows.front().insert(rows.front().end(), own.begin(), own.end());
+  rows.front().push_back("");
+  for (const json::value& value : evaluated) {
     const json::object& evaluation = value.as_object();
     const json::object& metrics = evaluation.at("metrics").as_object();
     const double loss = number_of(metrics, "loss");
     rows.push_back({fmt::format("{}", evaluation.at("round").as_int64()), percent_text(number_of(metrics, "accuracy")),
                     percent_text(number_of(metrics, "accuracy_average")),
-                    std::isnan(loss) ? "-" : fmt::format("{:.4f}", loss), ""});
+                    std::isnan(loss) ? "-" : fmt::format("{:.4f}", loss)});
+    for (const std::string& metric : own) {
+      const double number = number_of(metrics, metric);
+      rows.back().push_back(std::isnan(number) ? "-" : fmt::format("{:.4g}", number));
+    }
+    rows.back().emplace_back();
   }
   if (rows.size() > 1) text += "\nEvaluated rounds (public test set)\n" + table_text(rows);
   const json::object& result = document.at("result").as_object();

@@ -532,12 +532,13 @@ void Sessions::offer_job(const std::string& client, std::shared_ptr<const JobOff
 }
 
 void Sessions::start_round(const std::string& client, const std::string& job, std::int64_t round,
-                           std::shared_ptr<const TensorMap> broadcast) {
+                           std::int64_t last_counted, std::shared_ptr<const TensorMap> broadcast) {
   Session* session = find(client);
   if (session == nullptr || draining_) return;
   ServerMessage message;
   message.mutable_round_start()->set_job_id(job);
   message.mutable_round_start()->set_round(static_cast<std::uint32_t>(round));
+  message.mutable_round_start()->set_last_counted_round(static_cast<std::uint32_t>(last_counted));
   session->send_tensors(
       std::move(message), [](ServerMessage& m) { return m.mutable_round_start()->mutable_transfer(); },
       std::move(broadcast), job, round);

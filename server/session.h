@@ -136,7 +136,7 @@ class Sessions final : public CoordinatorTransport {
 
   // --- CoordinatorTransport ---
   void offer_job(const std::string& client, std::shared_ptr<const JobOffer> offer) override;
-  void start_round(const std::string& client, const std::string& job, std::int64_t round,
+  void start_round(const std::string& client, const std::string& job, std::int64_t round, std::int64_t last_counted,
                    std::shared_ptr<const TensorMap> broadcast) override;
   void close_round(const std::string& client, const std::string& job, std::int64_t round) override;
   void end_job(const std::string& client, const std::string& job, const std::string& outcome) override;

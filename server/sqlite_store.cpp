@@ -556,6 +556,19 @@ Result<std::map<std::string, std::int64_t>> SqliteStore::participations(std::str
   }
 }
 
+Result<std::map<std::string, std::int64_t>> SqliteStore::last_counted_rounds(std::string_view job) {
+  std::lock_guard lock(impl_->mutex);
+  // "contributed" is written by the commit of the round and by nothing else.
+  Statement row(impl_->database.get(), "reading whose contributions to job " + std::string(job) + " were counted",
+                "SELECT site, MAX(round) FROM round_sites WHERE job = ? AND status = 'contributed' GROUP BY site", job);
+  std::map<std::string, std::int64_t> rounds;
+  for (;;) {
+    TRIB_ASSIGN(const bool found, row.step());
+    if (!found) return rounds;
+    rounds[row.text(0)] = row.integer(1);
+  }
+}
+
 Status SqliteStore::commit_round(const RoundCommit& commit) {
   std::lock_guard lock(impl_->mutex);
   sqlite3* database = impl_->database.get();

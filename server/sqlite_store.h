@@ -50,6 +50,7 @@ class SqliteStore final : public Store {
   Result<std::vector<SiteRoundRecord>> site_rounds(std::string_view site) override;
   Result<std::vector<SiteRoundRecord>> declined_rounds(std::string_view job) override;
   Result<std::map<std::string, std::int64_t>> participations(std::string_view job) override;
+  Result<std::map<std::string, std::int64_t>> last_counted_rounds(std::string_view job) override;
   Status commit_round(const RoundCommit& commit) override;
   Result<std::vector<RoundRecord>> rounds(std::string_view job) override;
   Status put_evaluation(std::string_view job, const EvaluationRecord& evaluation) override;

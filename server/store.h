@@ -212,6 +212,8 @@ class Store {
   virtual Result<std::vector<SiteRoundRecord>> declined_rounds(std::string_view job) = 0;
   // In how many rounds of the job each site took part.
   virtual Result<std::map<std::string, std::int64_t>> participations(std::string_view job) = 0;
+  // The latest committed round of the job that counted a contribution of each site; sites without one are absent.
+  virtual Result<std::map<std::string, std::int64_t>> last_counted_rounds(std::string_view job) = 0;
   virtual Status commit_round(const RoundCommit& commit) = 0;  // Errc::already_exists if the round is closed
   virtual Result<std::vector<RoundRecord>> rounds(std::string_view job) = 0;  // in order; an open one is the last
   virtual Status put_evaluation(std::string_view job, const EvaluationRecord& evaluation) = 0;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "tasks/analytic_cil/analytic_cil.h"
+#include "tasks/linear_probe/linear_probe.h"
 #include "tasks/lora_text/lora_text.h"
 #include "tasks/task.h"
 
@@ -10,6 +12,8 @@ namespace trib::tasks {
 
 const std::vector<TaskDefinition>& registered_tasks() {
   static const std::vector<TaskDefinition> tasks = {
+      analytic_cil::definition(),
+      linear_probe::definition(),
       lora_text::definition(),
   };
   return tasks;

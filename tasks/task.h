@@ -36,6 +36,11 @@ class Progress {
 struct RoundPlan {
   std::string job_id;
   std::int64_t round = 1;  // 1-based
+  // The latest round before this one whose committed sum has a contribution of this site, as the aggregator's store has
+  // it; 0: none. For tasks that sum over time: whatever happened to a site since then (it was not chosen, away, late,
+  // or it died after its charge), nothing of what it would have sent has been counted. It is the aggregator's word, so
+  // nothing private may rest on it.
+  std::int64_t last_counted = 0;
 };
 
 // Things that several halves in one process share: a loaded base model, a tokenizer. One process trains one task at a

@@ -39,6 +39,7 @@ Status Job::start() {
   TRIB_ASSIGN(rounds_, engine_.store.rounds(id()));
   TRIB_ASSIGN(evaluations_, engine_.store.evaluations(id()));
   TRIB_ASSIGN(const auto participations, engine_.store.participations(id()));
+  TRIB_ASSIGN(const auto last_counted, engine_.store.last_counted_rounds(id()));
   TRIB_ASSIGN(const auto sites, engine_.store.job_sites(id()));
   for (const JobSiteRecord& site : sites) {
     JobSite& entry = sites_[site.site];
@@ -46,6 +47,8 @@ Status Job::start() {
     entry.away_since = engine_.started;
     if (const auto found = participations.find(site.site); found != participations.end())
       entry.participations = found->second;
+    if (const auto found = last_counted.find(site.site); found != last_counted.end())
+      entry.last_counted = found->second;
   }
   TRIB_ASSIGN(const auto traffic, engine_.store.traffic(id()));
   for (const TrafficRecord& record : traffic) {
@@ -326,7 +329,7 @@ void Job::ask(const std::string& site) {
   if (in_round == open_->sites.end() || known == sites_.end() || !known->second.ready) return;
   if (!OpenRound::is_pending(in_round->second) || !open_->asked.insert(site).second) return;
   if (!known->second.asked_at) known->second.asked_at = engine_.clock.wall_now();
-  engine_.transport.start_round(site, id(), open_->round, broadcast_);
+  engine_.transport.start_round(site, id(), open_->round, known->second.last_counted, broadcast_);
 }
 
 // --- The way through the states ---
@@ -471,8 +474,10 @@ void Job::round_committed(RoundRecord record) {
   if (open_) {
     engine_.options.on_phase("round", std::chrono::duration<double>(*rounds_.back().committed - open_->opened).count());
     // Every site of the round hears of it, whatever it did: a late one may stop, an outbox may be emptied.
-    for (const auto& [name, site] : open_->sites)
+    for (const auto& [name, site] : open_->sites) {
+      if (site.status == RoundSiteStatus::contributed) sites_[name].last_counted = open_->round;
       if (engine_.connections.contains(name)) engine_.transport.close_round(name, id(), open_->round);
+    }
   }
   open_.reset();
   // Two states stay: the one just named and the one before.

@@ -45,8 +45,9 @@ struct Deadline {
 struct JobSite {
   JobSiteRecord record;  // as stored, or about to be
   std::int64_t participations = 0;
-  bool ready = false;        // connected, and has accepted the offer on this connection
-  MonotonicTime away_since;  // while it is not ready
+  std::int64_t last_counted = 0;  // the latest committed round with a contribution of it; 0: none
+  bool ready = false;             // connected, and has accepted the offer on this connection
+  MonotonicTime away_since;       // while it is not ready
   ClientProgress progress;
   std::optional<WallTime> last_progress;
   std::optional<WallTime> offered_at;  // the job, unless it has answered

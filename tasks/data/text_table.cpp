@@ -99,6 +99,10 @@ Status read_delimited(std::string_view text, DelimitedReader::Dialect dialect, c
   if (!options.label_column.empty()) {
     TRIB_ASSIGN(label_column, find_column(header, options.label_column, path, reader.line()));
   }
+  std::optional<std::size_t> extra_column;
+  if (!options.extra_column.empty() && std::ranges::find(header, options.extra_column) != header.end()) {
+    TRIB_ASSIGN(extra_column, find_column(header, options.extra_column, path, reader.line()));
+  }
   while (true) {
     TRIB_ASSIGN(const bool has_record, reader.next(fields));
     if (!has_record) return {};
@@ -109,6 +113,7 @@ Status read_delimited(std::string_view text, DelimitedReader::Dialect dialect, c
     TextRow& row = table.rows.emplace_back();
     row.line = reader.line();
     if (label_column) row.label = fields[*label_column];
+    if (extra_column) row.extra = fields[*extra_column];
     row.text = std::move(fields[text_column]);
   }
 }
@@ -120,6 +125,15 @@ Result<const json::value*> find_key(const json::object& object, std::string_view
   std::vector<std::string> keys;
   for (const auto& [name, unused] : object) keys.emplace_back(name);
   return bad_line(path, line, fmt::format("there is no key {}; keys: {}", show(key), show_list(keys)));
+}
+
+// A label, or another value that is not a text: as it is written.
+Result<std::string> short_value(const json::value& value, std::string_view key, const Path& path, std::int64_t line) {
+  if (value.is_string()) return std::string(value.get_string());
+  if (value.is_int64() || value.is_uint64() || value.is_bool()) return json::serialize(value);
+  return bad_line(
+      path, line,
+      fmt::format("{} must be a string, a whole number or a boolean, is {}", show(key), show(json::serialize(value))));
 }
 
 Result<TextRow> parse_json_row(std::string_view text, std::int64_t line, const Path& path,
@@ -138,16 +152,14 @@ Result<TextRow> parse_json_row(std::string_view text, std::int64_t line, const P
         fmt::format("{} must be a string, is {}", show(options.text_column), show(json::serialize(*text_value))));
   }
   row.text = std::string_view(text_value->get_string());
-  if (options.label_column.empty()) return row;
-  TRIB_ASSIGN(const json::value* label, find_key(*object, options.label_column, path, line));
-  if (label->is_string()) {
-    row.label = std::string_view(label->get_string());
-  } else if (label->is_int64() || label->is_uint64() || label->is_bool()) {
-    row.label = json::serialize(*label);
-  } else {
-    return bad_line(path, line,
-                    fmt::format("{} must be a string, a whole number or a boolean, is {}", show(options.label_column),
-                                show(json::serialize(*label))));
+  if (!options.label_column.empty()) {
+    TRIB_ASSIGN(const json::value* label, find_key(*object, options.label_column, path, line));
+    TRIB_ASSIGN(row.label, short_value(*label, options.label_column, path, line));
+  }
+  if (!options.extra_column.empty()) {
+    if (const json::value* extra = object->if_contains(options.extra_column)) {
+      TRIB_ASSIGN(row.extra, short_value(*extra, options.extra_column, path, line));
+    }
   }
   return row;
 }
@@ -205,16 +217,26 @@ Result<std::int32_t> label_index(std::span<const std::string> labels, const Text
                   fmt::format("label {} is none of the accepted labels: {}", show(*row.label), show_list(labels)));
 }
 
+Error bad_row(const TextTable& table, const TextRow& row, std::string_view problem) {
+  return bad_line(table.path, row.line, problem);
+}
+
 Status write_csv(const Path& path, std::span<const TextRow> rows, const TextTableOptions& options) {
   const bool has_labels = !options.label_column.empty();
+  const bool has_extras = !options.extra_column.empty();
   std::string text = csv_field(options.text_column);
   if (has_labels) text.append(1, ',').append(csv_field(options.label_column));
+  if (has_extras) text.append(1, ',').append(csv_field(options.extra_column));
   text += '\n';
   for (const TextRow& row : rows) {
     text += csv_field(row.text);
     if (has_labels) {
       if (!row.label) return bad_line(path, row.line, "a row without a label cannot be written with a label column");
       text.append(1, ',').append(csv_field(*row.label));
+    }
+    if (has_extras) {
+      if (!row.extra) return bad_line(path, row.line, "a row without an extra value cannot be written with its column");
+      text.append(1, ',').append(csv_field(*row.extra));
     }
     text += '\n';
   }

@@ -27,12 +27,15 @@ struct TextTableOptions {
   TableFormat format = TableFormat::automatic;
   std::string text_column = "text";
   std::string label_column;  // empty: the rows have no labels
+  std::string extra_column =
+      {};  // one more that is read where the file has it, such as the time of a record; empty: none
 };
 
 struct TextRow {
   std::string text;                  // UTF-8; may be empty
   std::optional<std::string> label;  // where the options name a label column; numbers and booleans of JSON as written
   std::int64_t line = 0;             // where the row starts in its file, from 1
+  std::optional<std::string> extra = {};  // where the options name a further column and the file, or its line, has it
 };
 
 struct TextTable {
@@ -52,8 +55,12 @@ Result<TextTable> parse_text_table(std::string_view bytes, const std::filesystem
 // The place of the row's label in `labels`. Errc::invalid_argument names file, line, value and the accepted labels.
 Result<std::int32_t> label_index(std::span<const std::string> labels, const TextTable& table, const TextRow& row);
 
+// An error about a row: "FILE:LINE: PROBLEM".
+Error bad_row(const TextTable& table, const TextRow& row, std::string_view problem);
+
 // Writes rows as a CSV file with the options' columns (its format is not looked at), durably, so that read_text_table()
-// gives them back. Every row must have a label if the options name a label column.
+// gives them back. Every row must have a label if the options name a label column, and an extra value if they name a
+// column for it.
 Status write_csv(const std::filesystem::path& path, std::span<const TextRow> rows, const TextTableOptions& options);
 
 }  // namespace trib::tasks::data

@@ -8,16 +8,6 @@
 namespace trib::tasks::lora_text {
 namespace {
 
-// Hashing reads every byte of the model: once for each directory and process.
-Result<Sha256> hash_once(const std::filesystem::path& directory, SharedResources& shared) {
-  const auto compute = [&]() -> Result<std::shared_ptr<Sha256>> {
-    TRIB_ASSIGN(const Sha256 hash, models::base_model_hash(directory));
-    return std::make_shared<Sha256>(hash);
-  };
-  TRIB_ASSIGN(const auto hash, shared.get<Sha256>("lora_text/hash/" + directory.native(), compute));
-  return *hash;
-}
-
 // Everything that makes two loaded classifiers different.
 std::string resource_key(const BaseModel& base, const models::ClassifierConfig& config, kernels::Device& device) {
   return fmt::format(
@@ -55,39 +45,6 @@ Result<std::shared_ptr<SharedModel>> load(const BaseModel& base, const models::C
 }
 
 }  // namespace
-
-Result<BaseModel> find_base_model(const Config& config, const std::filesystem::path& data_directory,
-                                  const std::vector<std::filesystem::path>& model_directories,
-                                  SharedResources& shared) {
-  const std::filesystem::path base = config.base;
-  std::vector<std::filesystem::path> candidates;
-  if (!data_directory.empty()) candidates.push_back((data_directory / base).lexically_normal());
-  for (const std::filesystem::path& directory : model_directories) candidates.push_back(directory / base.filename());
-
-  std::vector<std::string> looked, differing;
-  for (const std::filesystem::path& candidate : candidates) {
-    looked.push_back(candidate.native());
-    std::error_code ignored;
-    if (!std::filesystem::is_regular_file(candidate / "config.json", ignored)) continue;
-    TRIB_ASSIGN(const Sha256 hash, hash_once(candidate, shared));
-    if (!config.base_sha256 || hash == *config.base_sha256) return BaseModel{candidate, hash};
-    differing.push_back(fmt::format("{} has {}", candidate.native(), to_hex(hash)));
-  }
-  if (!differing.empty()) {
-    return Error{Errc::not_found,
-                 fmt::format("base model {} is not the one of the job: the job names SHA-256 {}, but {}; install the "
-                             "same files that the aggregator has",
-                             base.filename().native(), to_hex(*config.base_sha256), fmt::join(differing, ", "))};
-  }
-  if (looked.empty()) {
-    return Error{Errc::not_found, fmt::format("base model {} was not found: no model directory is configured",
-                                              base.filename().native())};
-  }
-  return Error{Errc::not_found,
-               fmt::format("base model {} was not found; looked for its config.json in: {}. Put it there, or add the "
-                           "directory that holds it to the model directories",
-                           base.filename().native(), fmt::join(looked, ", "))};
-}
 
 Result<std::shared_ptr<SharedModel>> load_shared_model(const BaseModel& base, const models::ClassifierConfig& config,
                                                        kernels::Device& device, SharedResources& shared) {

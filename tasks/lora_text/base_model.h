@@ -12,23 +12,12 @@
 #include "kernels/collective.h"
 #include "models/text_classifier.h"
 #include "models/tokenizer.h"
+#include "tasks/base_model.h"
 #include "tasks/lora_text/aggregation.h"
 #include "tasks/lora_text/config.h"
 #include "tasks/task.h"
 
 namespace trib::tasks::lora_text {
-
-struct BaseModel {
-  std::filesystem::path directory;
-  Sha256 hash{};
-};
-
-// The directory called like `config.base` that holds a base model with the hash config.base_sha256 (any hash if the
-// job names none). Tried are, in order: at the aggregator, which gives its `data_directory`, the path itself; then the
-// sub-directory of that name in each model directory. Errc::not_found lists where it looked, and gives both hashes if
-// none of those found is the right one.
-Result<BaseModel> find_base_model(const Config& config, const std::filesystem::path& data_directory,
-                                  const std::vector<std::filesystem::path>& model_directories, SharedResources& shared);
 
 // A loaded classifier, with what the job's layout says of it. Its users set the tensors that they need each time, under
 // the lock.

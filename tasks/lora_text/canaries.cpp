@@ -125,8 +125,8 @@ Result<std::unique_ptr<Canaries>> make_canaries(const JobSpec& job, const Aggreg
                  fmt::format("{} canaries need as many labels, and the job has {}", count, config.labels.size())};
   }
   const std::shared_ptr<SharedResources> shared = context.shared ? context.shared : std::make_shared<SharedResources>();
-  TRIB_ASSIGN(const BaseModel base,
-              find_base_model(config, context.data_directory, context.model_directories, *shared));
+  TRIB_ASSIGN(const BaseModel base, find_base_model({config.base, config.base_sha256}, context.data_directory,
+                                                    context.model_directories, *shared));
   TRIB_ASSIGN(std::shared_ptr<SharedModel> model, load_shared_model(base, config.classifier, *context.device, *shared));
   data::TextTable texts{.path = "canaries", .rows = {}};
   for (auto label = config.labels.end() - count; label != config.labels.end(); ++label) {

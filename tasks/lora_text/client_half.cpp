@@ -191,7 +191,8 @@ Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteCo
   SiteContext context = site;
   if (!context.shared) context.shared = std::make_shared<SharedResources>();
   TRIB_ASSIGN(const privacy::Mechanism mechanism, round_mechanism(job, config, site.declared_records));
-  TRIB_ASSIGN(const BaseModel base, find_base_model(config, {}, site.model_directories, *context.shared));
+  TRIB_ASSIGN(const BaseModel base,
+              find_base_model({config.base, config.base_sha256}, {}, site.model_directories, *context.shared));
   TRIB_ASSIGN(Replicas replicas, load_replicas(base, config.classifier, site.devices, *context.shared));
   TRIB_ASSIGN(const data::TextTable table, read_table(site.data_file, config.table));
   TRIB_ASSIGN(std::vector<TokenizedText> records,

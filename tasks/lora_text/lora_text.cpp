@@ -27,8 +27,8 @@ Result<std::vector<std::string>> pin_to_aggregator(const JobSpec& job, const Agg
                     config.evaluation_file, context.data_directory.string())};
   }
   SharedResources own;
-  TRIB_ASSIGN(const BaseModel base, find_base_model(config, context.data_directory, context.model_directories,
-                                                    context.shared ? *context.shared : own));
+  TRIB_ASSIGN(const BaseModel base, find_base_model({config.base, config.base_sha256}, context.data_directory,
+                                                    context.model_directories, context.shared ? *context.shared : own));
   return std::vector<std::string>{fmt::format("model.base_sha256=\"{}\"", to_hex(base.hash))};
 }
 

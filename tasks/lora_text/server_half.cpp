@@ -190,8 +190,8 @@ class ServerHalf final : public ServerTask {
 Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const AggregatorContext& context) {
   TRIB_ASSIGN(Config config, config_of(job));
   const std::shared_ptr<SharedResources> shared = context.shared ? context.shared : std::make_shared<SharedResources>();
-  TRIB_ASSIGN(const BaseModel base,
-              find_base_model(config, context.data_directory, context.model_directories, *shared));
+  TRIB_ASSIGN(const BaseModel base, find_base_model({config.base, config.base_sha256}, context.data_directory,
+                                                    context.model_directories, *shared));
   TRIB_ASSIGN(std::shared_ptr<SharedModel> model, load_shared_model(base, config.classifier, *context.device, *shared));
   std::vector<TokenizedText> test_set;
   if (!config.evaluation_file.empty()) {

@@ -136,11 +136,13 @@ class SessionFixture : public SiteFixture {
     ASSERT_TRUE(reply.job_reply().accepted()) << reply.job_reply().reason();
   }
 
-  void start_round(std::int64_t round, const TensorMap& broadcast = tensors_of(1), const std::string& id = "job-1") {
+  void start_round(std::int64_t round, const TensorMap& broadcast = tensors_of(1), const std::string& id = "job-1",
+                   std::uint32_t last_counted = 0) {
     const std::uint32_t transfer = next_transfer_++;
     proto::ServerMessage message;
     message.mutable_round_start()->set_job_id(id);
     message.mutable_round_start()->set_round(static_cast<std::uint32_t>(round));
+    message.mutable_round_start()->set_last_counted_round(last_counted);
     *message.mutable_round_start()->mutable_transfer() = net::announce(transfer, broadcast, broadcast.schema());
     send(message);
     ASSERT_TRUE(net::run(context_, net::send_tensors(*aggregator_, transfer, broadcast)));

@@ -278,6 +278,16 @@ TEST_F(JobRunnerTest, ResendsByteForByteInsteadOfTrainingAgain) {
   EXPECT_EQ(charges(), 1);
 }
 
+TEST_F(JobRunnerTest, TellsTheTaskInWhichRoundTheSiteWasLastCounted) {
+  const auto job = runner();
+  ASSERT_TRUE(job->run_round(5, tensors_of(1), progress_, 3).contribution);
+  EXPECT_EQ(behaviour_->last_counted, 3);
+  // No round counts what it has not yet asked for.
+  const RoundOutcome outcome = job->run_round(6, tensors_of(1), progress_, 6);
+  EXPECT_THAT(outcome.refusal.reason, HasSubstr("round 6 cannot begin after round 6 was counted"));
+  EXPECT_EQ(charges(), 1);
+}
+
 TEST_F(JobRunnerTest, DeclinesARoundThatIsChargedAndNotInTheOutbox) {
   const auto job = runner();
   ASSERT_TRUE(job->run_round(1, tensors_of(1), progress_).contribution);

@@ -18,7 +18,7 @@ class SessionTest : public SessionFixture {};
 
 TEST_F(SessionTest, TrainsARoundAndSendsWhatItMade) {
   connect_and_offer();
-  start_round(3, tensors_of(0.25F));
+  start_round(3, tensors_of(0.25F), "job-1", 2);
   EXPECT_TRUE(round_reply().accepted());
   const OutboxEntry sent = contribution();
   EXPECT_EQ(sent.job, "job-1");
@@ -26,6 +26,7 @@ TEST_F(SessionTest, TrainsARoundAndSendsWhatItMade) {
   EXPECT_EQ(sent.weight, 1000.0);
   EXPECT_TRUE(sent.is_private);
   EXPECT_EQ(sent.tensors, tensors_of(3250.0F));
+  EXPECT_EQ(behaviour_->last_counted, 2);
   EXPECT_TRUE(outbox_->contains("job-1", 3)) << "it stays until the round is closed";
   receipt(3);
   close_round(3);

@@ -39,6 +39,7 @@ struct FakeBehaviour {
   int trained = 0;
   int evaluated = 0;
   float made_of = 0.0F;  // the broadcast's value
+  std::int64_t last_counted = -1;
   TensorMap constants;
   tasks::SiteContext context;
 };
@@ -77,6 +78,7 @@ class FakeTask final : public tasks::ClientTask {
   Result<privacy::Contribution> train(const TensorMap& broadcast, const tasks::RoundPlan& plan,
                                       privacy::PrivacySession& session, tasks::Progress& progress) override {
     ++behaviour_->trained;
+    behaviour_->last_counted = plan.last_counted;
     behaviour_->made_of = broadcast.at("weight").as<float>()[0];
     for (std::int64_t step = 1; step <= behaviour_->steps; ++step) {
       if (behaviour_->at_step) behaviour_->at_step(step);

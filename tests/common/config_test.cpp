@@ -77,6 +77,7 @@ TEST(Config, GivesTheDefaultOfAnAbsentKey) {
   EXPECT_EQ(config.number("a.number", {}, 0.5), 0.5);
   EXPECT_FALSE(config.boolean("a.boolean", false));
   EXPECT_THAT(config.texts("a.texts", std::vector<std::string>{"y"}), ElementsAre("y"));
+  EXPECT_THAT(config.integers("a.integers", {}, std::vector<std::int64_t>{4}), ElementsAre(4));
   EXPECT_FALSE(config.has("a.text"));
   EXPECT_TRUE(config.finish().ok());
 }
@@ -101,6 +102,14 @@ TEST(Config, RefusesValuesOfTheWrongType) {
   EXPECT_THAT(problem_of(job_with("delta", "delta = nan")), HasSubstr("must be a number at least 0"));
   EXPECT_THAT(problem_of(job_with("modules", "modules = [\"query\", 1]")), HasSubstr("must be a list of texts"));
   EXPECT_THAT(problem_of(job_with("modules", "modules = \"query\"")), HasSubstr("must be a list of texts"));
+}
+
+TEST(Config, ReadsListsOfWholeNumbers) {
+  ConfigReader config = reader("[a]\nphases = [1, 2, 5]\nwrong = [1, 9]\n");
+  EXPECT_THAT(config.integers("a.phases", {.minimum = 1, .maximum = 5}), ElementsAre(1, 2, 5));
+  EXPECT_TRUE(config.integers("a.wrong", {.minimum = 1, .maximum = 5}).empty());
+  EXPECT_THAT(config.finish().error().message,
+              HasSubstr("must be a list of whole numbers at least 1 and at most 5, such as [1, 2]"));
 }
 
 TEST(Config, ReadsEveryUnitOfDuration) {

@@ -265,6 +265,34 @@ TEST(WrittenCsv, ReadsBackAsItWas) {
   }
 }
 
+TEST(AnyTable, ReadsAFurtherColumnWhereTheFileHasIt) {
+  TextTableOptions options = with_labels;
+  options.extra_column = "phase";
+  EXPECT_EQ(parse("phase\ttext\tlabel\n2\ta\tx\n\tb\ty\n", "a.tsv", options).rows[0].extra, "2");
+  EXPECT_EQ(parse("phase,text,label\n2,a,x\n,b,y\n", "a.csv", options).rows[1].extra, "");
+  EXPECT_EQ(parse("text,label\na,x\n", "a.csv", options).rows[0].extra, std::nullopt);
+  const TextTable lines =
+      parse("{\"text\": \"a\", \"label\": 1, \"phase\": 3}\n{\"text\": \"b\", \"label\": 1}\n", "a.jsonl", options);
+  EXPECT_EQ(lines.rows[0].extra, "3");
+  EXPECT_EQ(lines.rows[1].extra, std::nullopt);
+  EXPECT_THAT(parse_text_table("{\"text\": \"a\", \"label\": 1, \"phase\": 1.5}\n", "a.jsonl", options).error().message,
+              HasSubstr("\"phase\" must be a string, a whole number or a boolean, is \"1.5"));
+}
+
+TEST(WrittenCsv, HasAFurtherColumnWhereItsOptionsNameOne) {
+  const TemporaryDirectory directory;
+  TextTableOptions options = with_labels;
+  options.extra_column = "phase";
+  const std::vector<TextRow> rows = {{"a, b", "x", 1, "2"}, {"", "y", 2, "1"}};
+  ASSERT_TRUE(write_csv(directory / "out.csv", rows, options));
+  const TextTable table = read_text_table(directory / "out.csv", options).value();
+  ASSERT_THAT(table.rows, SizeIs(2));
+  EXPECT_EQ(table.rows[0].extra, "2");
+  EXPECT_EQ(table.rows[1].extra, "1");
+  EXPECT_THAT(write_csv(directory / "out.csv", std::vector<TextRow>{{"a", "x", 1}}, options).error().message,
+              HasSubstr("without an extra value"));
+}
+
 TEST(WrittenCsv, ReadsBackWithoutLabelsAndWithEmptyTexts) {
   TemporaryDirectory directory;
   const std::vector<TextRow> rows = {{"", std::nullopt, 1}, {"x", std::nullopt, 2}, {"", std::nullopt, 3}};

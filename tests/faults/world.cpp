@@ -148,9 +148,10 @@ void World::offer_job(const std::string& client, std::shared_ptr<const JobOffer>
 }
 
 void World::start_round(const std::string& client, const std::string& job, std::int64_t round,
-                        std::shared_ptr<const TensorMap> broadcast) {
+                        std::int64_t last_counted, std::shared_ptr<const TensorMap> broadcast) {
   job_ = job;
   EXPECT_EQ(broadcast->at("round").as<std::int64_t>()[0], round - 1);
+  EXPECT_EQ(last_counted, last_round_that_counts(client)) << client << " at the start of round " << round;
   to_site(client, [this, round](Site& site) { asked(site, round); });
 }
 
@@ -265,6 +266,13 @@ std::set<std::string> World::counted(std::int64_t round) {
   return names;
 }
 
+std::int64_t World::last_round_that_counts(const std::string& site) {
+  std::int64_t last = 0;
+  for (const RoundRecord& round : committed_rounds())
+    if (counted(round.round).contains(site)) last = round.round;
+  return last;
+}
+
 void World::check_outcome() {
   check_history();
   const auto rounds = committed_rounds();
@@ -283,8 +291,7 @@ void World::check_outcome() {
     EXPECT_GE(std::ssize(recorded), spec_.selection.minimum_clients);
   }
   const auto participations = sqlite_->participations(job().id).value();
-  for (const auto& [site, count] : participations)
-    EXPECT_LE(count, spec_.max_participations()) << site;
+  for (const auto& [site, count] : participations) EXPECT_LE(count, spec_.max_participations()) << site;
   if (job().state == JobState::finished) {
     EXPECT_EQ(std::ssize(rounds), spec_.rounds);
   } else {

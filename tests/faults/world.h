@@ -88,8 +88,10 @@ class World final : public CoordinatorTransport, public WorkQueue {
 
   // CoordinatorTransport and WorkQueue: everything becomes an event.
   void offer_job(const std::string& client, std::shared_ptr<const JobOffer> offer) override;
-  void start_round(const std::string& client, const std::string& job, std::int64_t round,
+  void start_round(const std::string& client, const std::string& job, std::int64_t round, std::int64_t last_counted,
                    std::shared_ptr<const TensorMap> broadcast) override;
+  // By the model, which counts who is in its sums.
+  std::int64_t last_round_that_counts(const std::string& site);
   void close_round(const std::string& client, const std::string& job, std::int64_t round) override;
   void end_job(const std::string& client, const std::string& job, const std::string& outcome) override;
   void run(std::function<void()> work, std::function<void()> done) override;

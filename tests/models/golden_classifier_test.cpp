@@ -31,6 +31,33 @@ TEST_P(GoldenClassifier, GivesTheLogitsOfPeftWithAnAdapter) {
             fp32_tolerance);
 }
 
+TEST_P(GoldenClassifier, GivesTheMeanOfTheLastHiddenStatesOfTransformers) {
+  const TensorMap expected = read_safetensors(golden_directory() / "expected.safetensors").value().tensors;
+  const HostTensor& hidden = expected.at("last_hidden");
+  const std::span<const std::int32_t> mask = expected.at("attention_mask").as<std::int32_t>();
+  const auto n = static_cast<std::size_t>(hidden.shape()[0]), length = static_cast<std::size_t>(hidden.shape()[1]),
+             d = static_cast<std::size_t>(hidden.shape()[2]);
+  std::vector<float> means(n * d);
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t j = 0; j < d; ++j) {
+      double sum = 0, count = 0;
+      for (std::size_t t = 0; t < length; ++t) {
+        if (mask[i * length + t] == 0) continue;
+        sum += hidden.as<float>()[(i * length + t) * d + j];
+        ++count;
+      }
+      means[i * d + j] = static_cast<float>(sum / count);
+    }
+  ClassifierConfig without_adapters = golden_config();
+  without_adapters.adapter.targets.clear();
+  for (const ClassifierConfig& config : {golden_config(), without_adapters}) {
+    auto model = load(config);
+    EXPECT_EQ(model->hidden_size(), static_cast<std::int64_t>(d));
+    const auto records = golden_records();
+    EXPECT_LT(relative_error(model->mean_states(pointers(records)).as<float>(), means), fp32_tolerance);
+  }
+}
+
 // Every per-sample gradient of PEFT; the largest relative error of one sample's tensor.
 double worst_gradient(TextClassifier& model) {
   const TensorMap expected = read_safetensors(golden_directory() / "expected_lora.safetensors").value().tensors;

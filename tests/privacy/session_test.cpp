@@ -726,6 +726,43 @@ TEST(ReleaseSum, WithoutPrivacyIsExactBeyondFloats) {
       0.0);
 }
 
+TEST(ReleaseSum, WithoutPrivacyMayTakeAWholeMicroBatchAtOnce) {
+  const RecordStore<VectorRecord> records(
+      {VectorRecord{{0x1p-40f, 1.0f}}, VectorRecord{{1.0f, 2.0f}}, VectorRecord{{0x1p20f, 3.0f}}});
+  std::vector<std::size_t> parts;
+  SummandFunctions<VectorRecord> functions;
+  functions.micro_batch = 2;
+  functions.per_record = [](auto, auto&) { FAIL() << "the cheaper way is there"; };
+  functions.summed = [&](std::span<const VectorRecord* const> part, const std::vector<kernels::Tensor>& sums) {
+    const auto stream = kernels::cpu_device().make_stream();
+    HostTensor sum = sums.at(0).to_host(*stream);
+    EXPECT_EQ(sum.dtype(), DType::f64);
+    for (const VectorRecord* record : part)
+      for (std::size_t i = 0; i < 2; ++i) sum.as<double>()[i] += record->gradient[i];
+    sums[0].copy_from_host(*stream, sum);
+    parts.push_back(part.size());
+  };
+  const auto stream = kernels::cpu_device().make_stream();
+  TestSession test({MechanismKind::none, 1.0, 0.0, 0.0, 1}, 10);
+  const auto sums = test.session.release_sum<VectorRecord>(*stream, records, {{2}}, functions).value();
+  EXPECT_THAT(parts, testing::ElementsAre(2, 1));
+  EXPECT_EQ(sums.at(0).as<double>()[0], 0x1p-40 + 1.0 + 0x1p20) << "beyond floats";
+  EXPECT_EQ(sums.at(0).as<double>()[1], 6.0);
+  EXPECT_EQ(test.session.release_sum<VectorRecord>(*stream, records, {{2}}, functions).error().code,
+            Errc::limit_exceeded);
+}
+
+TEST(ReleaseSum, UnderPrivacyLooksAtEachRecord) {
+  const RecordStore<VectorRecord> records({VectorRecord{{3.0f, 4.0f}}});
+  VectorModel model{2, 0, 2};
+  const auto stream = kernels::cpu_device().make_stream();
+  SummandFunctions<VectorRecord> functions = summands_of(model, *stream);
+  functions.summed = [](auto, const auto&) { FAIL() << "nobody would clip"; };
+  TestSession test(on_grid(1.0 / 64, 1.0), 1000);
+  const auto sums = test.session.release_sum<VectorRecord>(*stream, records, {{2}}, functions).value();
+  EXPECT_NEAR(sums.at(0).as<double>()[0], 0.6, 7.0 / 64);
+}
+
 // --- Leaving ---
 
 TensorMap map_of(float value) {

@@ -20,8 +20,9 @@ namespace trib::server::testing {
 class RecordingTransport final : public CoordinatorTransport {
  public:
   void offer_job(const std::string& client, std::shared_ptr<const JobOffer>) override { add("offer " + client); }
-  void start_round(const std::string& client, const std::string&, std::int64_t round,
+  void start_round(const std::string& client, const std::string&, std::int64_t round, std::int64_t last_counted,
                    std::shared_ptr<const TensorMap> broadcast) override {
+    last_counted_[client] = last_counted;
     // The broadcast of round r comes from the state after r − 1 rounds.
     EXPECT_EQ(broadcast->at("round").as<std::int64_t>()[0], round - 1);
     add("start " + client + " " + std::to_string(round));
@@ -33,10 +34,13 @@ class RecordingTransport final : public CoordinatorTransport {
     add("end " + client + " " + outcome);
   }
   std::vector<std::string> take() { return std::exchange(said_, {}); }
+  // As the site was last told at the start of a round.
+  std::int64_t last_counted(const std::string& client) const { return last_counted_.at(client); }
 
  private:
   void add(std::string text) { said_.push_back(std::move(text)); }
   std::vector<std::string> said_;
+  std::map<std::string, std::int64_t> last_counted_;
 };
 
 class CoordinatorTest : public ::testing::Test {

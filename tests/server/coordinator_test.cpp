@@ -155,6 +155,31 @@ TEST_F(CoordinatorTest, ASiteThatJoinsLateIsNotOwedTheRoundsItMissed) {
   EXPECT_NEAR(static_cast<double>(client(2).at("participations").as_int64()), 2.0, 1.0);
 }
 
+TEST_F(CoordinatorTest, ASiteIsToldInWhichRoundItWasLastCounted) {
+  spec_.rounds = 4;
+  submit_with(2);
+  ASSERT_TRUE(contribute(1, 1));
+  ASSERT_TRUE(decline(2, 1, "busy"));
+  EXPECT_EQ(transport_.last_counted("site-1"), 1);
+  EXPECT_EQ(transport_.last_counted("site-2"), 0);
+  ASSERT_TRUE(contribute(2, 2));
+  ASSERT_TRUE(decline(1, 2, "busy"));
+  EXPECT_EQ(transport_.last_counted("site-1"), 1);
+  EXPECT_EQ(transport_.last_counted("site-2"), 2);
+  // Folded into a sum that dies with the aggregator: not counted until it is committed.
+  ASSERT_TRUE(contribute(1, 3));
+  start();
+  for (int site = 1; site <= 2; ++site) {
+    join(site);
+    work();
+  }
+  EXPECT_EQ(transport_.last_counted("site-1"), 1);
+  EXPECT_EQ(transport_.last_counted("site-2"), 2);
+  ASSERT_TRUE(contribute(1, 3));
+  ASSERT_TRUE(contribute(2, 3));
+  EXPECT_EQ(transport_.last_counted("site-1"), 3);
+}
+
 // --- Declines, budgets, revocation ---
 
 TEST_F(CoordinatorTest, ASiteOverItsBudgetIsDroppedAndTheRoundGoesOn) {

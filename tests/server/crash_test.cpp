@@ -28,7 +28,7 @@ class QueueTransport final : public CoordinatorTransport {
   void offer_job(const std::string& client, std::shared_ptr<const JobOffer> offer) override {
     messages.push_back({client, offer->job_id, 0});
   }
-  void start_round(const std::string& client, const std::string& job, std::int64_t round,
+  void start_round(const std::string& client, const std::string& job, std::int64_t round, std::int64_t,
                    std::shared_ptr<const TensorMap>) override {
     messages.push_back({client, job, round});
   }

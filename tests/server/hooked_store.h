@@ -90,6 +90,9 @@ class HookedStore final : public Store {
   Result<std::map<std::string, std::int64_t>> participations(std::string_view job) override {
     return store_.participations(job);
   }
+  Result<std::map<std::string, std::int64_t>> last_counted_rounds(std::string_view job) override {
+    return store_.last_counted_rounds(job);
+  }
   Status commit_round(const RoundCommit& commit) override {
     return write("commit_round", [&] { return store_.commit_round(commit); });
   }

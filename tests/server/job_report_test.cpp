@@ -11,6 +11,7 @@ namespace trib::server {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 JobReport example() {
   JobReport report;
@@ -90,6 +91,17 @@ TEST(JobReport, TheTableShowsWhoIsWaitedForAndSinceWhen) {
   EXPECT_THAT(table, HasSubstr("site-a"));
   EXPECT_THAT(table, HasSubstr("2.0 KiB"));
   EXPECT_THAT(table, HasSubstr("mean 7.50 %"));
+}
+
+TEST(JobReport, TheTableHasAColumnForEachMetricOfATasksOwn) {
+  JobReport report = example();
+  report.evaluations.back().metrics["A_last"] = 0.8625;
+  report.evaluations.back().metrics["forgetting/translate"] = 0.125;
+  const std::string table = render_job_report(to_json(report)).value();
+  EXPECT_THAT(table, HasSubstr("loss  A_last"));
+  EXPECT_THAT(table, HasSubstr("0.8625"));
+  EXPECT_THAT(table, Not(HasSubstr("translate"))) << "detail for programs";
+  EXPECT_THAT(to_json(report), HasSubstr("forgetting/translate"));
 }
 
 TEST(JobReport, SomethingElseIsNotRendered) {

@@ -536,7 +536,7 @@ TEST_F(LoraTextTest, RefusesAtSubmissionATestSetThatTheAggregatorLacks) {
 
 TEST_F(LoraTextTest, LoadsOneClassifierForAllSitesOfAProcess) {
   const Config config = config_of(job()).value();
-  const BaseModel base = find_base_model(config, {}, {models_directory}, *shared_).value();
+  const BaseModel base = find_base_model({config.base, config.base_sha256}, {}, {models_directory}, *shared_).value();
   kernels::Device& device = kernels::cpu_device();
   const auto first = load_shared_model(base, config.classifier, device, *shared_).value();
   EXPECT_EQ(first, load_shared_model(base, config.classifier, device, *shared_).value());

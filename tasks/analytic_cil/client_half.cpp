@@ -1,0 +1,85 @@
+#include "tasks/analytic_cil/client_half.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "tasks/analytic_cil/statistics.h"
+
+namespace trib::tasks::analytic_cil {
+namespace {
+
+class ClientHalf final : public ClientTask {
+ public:
+  ClientHalf(JobSpec job, Config config, SiteContext site, privacy::Mechanism mechanism,
+             std::unique_ptr<kernels::Stream> stream, Buffer buffer, std::vector<Record> records)
+      : job_(std::move(job)),
+        config_(std::move(config)),
+        site_(std::move(site)),
+        mechanism_(mechanism),
+        stream_(std::move(stream)),
+        buffer_(std::move(buffer)),
+        records_(std::move(records)) {}
+
+  Result<privacy::Charge> charge(const RoundPlan& plan) const override {
+    return privacy::Charge{.job = plan.job_id,
+                           .round = plan.round,
+                           .data_set = job_.data_set,
+                           .declared_records = site_.declared_records,
+                           .target_delta = job_.privacy.delta,
+                           .mechanism = mechanism_};
+  }
+
+  // The job has none.
+  Status set_constants(const TensorMap& constants) override { return constants.check_schema(TensorSchema()); }
+
+  Result<privacy::Contribution> train(const TensorMap& broadcast, const RoundPlan& plan,
+                                      privacy::PrivacySession& privacy, Progress& progress) override {
+    TRIB_TRY(broadcast.check_schema(TensorSchema()));
+    if (progress.cancelled()) return Error{Errc::cancelled, "the round was cancelled"};
+    progress.fraction("summing", 0.0);
+    TRIB_ASSIGN(TensorMap statistics,
+                release_statistics(*stream_, privacy, records_, config_, buffer_, job_.privacy.clip_norm,
+                                   job_.privacy.clipping, plan.last_counted + 1, plan.round));
+    progress.fraction("summing", 1.0);
+    return privacy.contribute(std::move(statistics), 1.0);
+  }
+
+ private:
+  JobSpec job_;
+  Config config_;
+  SiteContext site_;
+  privacy::Mechanism mechanism_;
+  std::unique_ptr<kernels::Stream> stream_;
+  Buffer buffer_;
+  privacy::RecordStore<Record> records_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteContext& site) {
+  TRIB_ASSIGN(Config config, config_of(job));
+  SiteContext context = site;
+  if (!context.shared) context.shared = std::make_shared<SharedResources>();
+  TRIB_ASSIGN(const privacy::Mechanism mechanism, round_mechanism(job, site.declared_records));
+  TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, open_site_items(config, context));
+  auto stream = site.devices.front()->make_stream();
+  TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config, items->width(), *context.shared));
+  if (config.features_sha256) {
+    const Sha256 own = buffer.identity(*stream, items->identity());
+    if (own != *config.features_sha256) {
+      return Error{
+          Errc::unsupported,
+          fmt::format("this site's features are not the aggregator's: it has {} (SHA-256 {}), and the job names "
+                      "{}. Sums of different features have no meaning; install the same backbone and the same "
+                      "version as the aggregator",
+                      items->identity(), to_hex(own), to_hex(*config.features_sha256))};
+    }
+  }
+  TRIB_ASSIGN(std::vector<Record> records, read_records(site.data_file, config, *items));
+  return std::unique_ptr<ClientTask>(std::make_unique<ClientHalf>(
+      job, std::move(config), std::move(context), mechanism, std::move(stream), std::move(buffer), std::move(records)));
+}
+
+}  // namespace trib::tasks::analytic_cil

@@ -1,0 +1,76 @@
+// What sites send: sums over records, from which the aggregator solves the ridge regression.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/hash.h"
+#include "common/result.h"
+#include "common/tensor_map.h"
+#include "kernels/ridge.h"
+#include "privacy/mechanism.h"
+#include "privacy/session.h"
+#include "tasks/analytic_cil/config.h"
+#include "tasks/analytic_cil/items.h"
+#include "tasks/analytic_cil/records.h"
+
+namespace trib::tasks::analytic_cil {
+
+// Names of what travels. With d features and C labels: XᵀX as the packed upper triangle (kernels/ridge.h), YᵀX (C, d)
+// and, in jobs without privacy, the number of records of each label (C). All float64.
+inline constexpr const char* gram_name = "gram";
+inline constexpr const char* class_sums_name = "class_sums";
+inline constexpr const char* counts_name = "counts";
+
+TensorSchema statistics_schema(std::int64_t width, std::int64_t classes, bool is_private);
+
+// The features that the regression sees: the backbone's, or a layer of random ones over them (kernels::RandomFeatures).
+class Buffer {
+ public:
+  // Of `width` random features of `input_width`; without a layer where width is 0. The same seed, the same layer.
+  Buffer(kernels::Stream& stream, std::int64_t input_width, std::int64_t width, std::uint64_t seed);
+  std::int64_t width() const { return layer_ ? layer_->width() : input_width_; }
+  // (n, width) float32 from (n, input_width) float32: the same bits for a record in any batch.
+  kernels::Tensor apply(kernels::Stream& stream, const kernels::Tensor& inputs) const;
+  // What makes two sites' features the same: the backbone, and every bit of the random layer.
+  Sha256 identity(kernels::Stream& stream, const std::string& items) const;
+
+ private:
+  std::int64_t input_width_;
+  std::shared_ptr<const kernels::RandomFeatures> layer_;  // null: none
+};
+
+// The same object for equal jobs on one device in one process.
+Result<Buffer> shared_buffer(kernels::Stream& stream, const Config& config, std::int64_t input_width,
+                             SharedResources& shared);
+
+// What one record adds under privacy, and why the noise covers it.
+//
+// A record's features are scaled so that ‖x‖ ≤ C = privacy.clip_norm; y is a unit vector. It adds the pair (xxᵀ, yxᵀ),
+// of which ‖xxᵀ‖_F = ‖x‖² ≤ C² and ‖yxᵀ‖_F = ‖x‖ ≤ C, so in the joint L2 norm √(C⁴ + C²): √2 for C = 1. Under
+// add/remove-one that is the sensitivity of the pair of sums, and the session's joint clip enforces it.
+// The noise is added to all d² entries of XᵀX, N(0, σ²) each, in one mechanism with YᵀX: its sensitivity is the
+// Frobenius norm of the whole matrix, each off-diagonal product counted twice, as in ‖xxᵀ‖_F. Only then the two halves
+// are averaged, (S + Sᵀ)/2, which is post-processing: what is sent is XᵀX + E with a symmetric E of independent
+// N(0, σ²) on the diagonal and N(0, σ²/2) beside it. That is the same release as noise N(0, σ²) on the triangle whose
+// off-diagonal entries are scaled by √2, the coordinates in which the triangle has the Frobenius norm.
+double record_sensitivity(double clip_norm);
+
+// What one round costs: one release over all records. MechanismKind::none if the job is not private.
+Result<privacy::Mechanism> round_mechanism(const JobSpec& job, std::int64_t declared_records);
+
+// The statistics of the records that arrive in the rounds first_step to last_step, released by `session` in one call.
+// With clip_norm above 0 features are scaled to at most that norm.
+Result<TensorMap> release_statistics(kernels::Stream& stream, privacy::PrivacySession& session,
+                                     const privacy::RecordStore<Record>& records, const Config& config,
+                                     const Buffer& buffer, double clip_norm, privacy::Clipping rule,
+                                     std::int64_t first_step, std::int64_t last_step);
+
+// Scales each row of features (n, d) float32 so that its norm is at most `clip_norm`, by the rule that the job names.
+kernels::Tensor clip_rows(kernels::Stream& stream, const kernels::Tensor& features, double clip_norm,
+                          privacy::Clipping rule);
+
+}  // namespace trib::tasks::analytic_cil

@@ -1,0 +1,343 @@
+#include "tasks/linear_probe/halves.h"
+
+#include <spdlog/fmt/fmt.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "kernels/gemm.h"
+#include "kernels/per_sample.h"
+#include "privacy/plan.h"
+#include "tasks/analytic_cil/classifier.h"
+#include "tasks/analytic_cil/history.h"
+#include "tasks/analytic_cil/items.h"
+#include "tasks/analytic_cil/records.h"
+#include "tasks/analytic_cil/statistics.h"
+#include "tasks/linear_probe/config.h"
+
+namespace trib::tasks::linear_probe {
+namespace {
+
+using analytic_cil::Buffer;
+using analytic_cil::ItemFeatures;
+using analytic_cil::Record;
+using Batch = std::span<const Record* const>;
+
+constexpr const char* weights_name = "weights";
+constexpr const char* seen_name = "seen";  // how many records of each label were trained on for the first time
+
+std::int64_t phase_of(const analytic_cil::Config& stream, std::int64_t step) {
+  return std::min(stream.phases, (step + stream.steps_per_phase - 1) / stream.steps_per_phase);
+}
+
+TensorSchema weights_schema(std::int64_t classes, std::int64_t width) {
+  return TensorSchema({{weights_name, DType::f32, {classes, width}}});
+}
+
+TensorSchema contribution_schema_of(std::int64_t classes, std::int64_t width, bool is_private) {
+  std::vector<TensorSpec> specs{{weights_name, DType::f32, {classes, width}}, {"records", DType::f64, {1}}};
+  if (!is_private) specs.push_back({seen_name, DType::f64, {classes}});
+  return TensorSchema(std::move(specs));
+}
+
+class ClientHalf final : public ClientTask {
+ public:
+  ClientHalf(JobSpec job, Config config, SiteContext site, privacy::Mechanism mechanism,
+             std::unique_ptr<kernels::Stream> stream, Buffer buffer, std::vector<Record> records)
+      : job_(std::move(job)),
+        config_(std::move(config)),
+        site_(std::move(site)),
+        mechanism_(mechanism),
+        stream_(std::move(stream)),
+        buffer_(std::move(buffer)) {
+    // How many records arrive when, and of what: for jobs without privacy alone.
+    arrivals_.resize(static_cast<std::size_t>(config_.stream.step_count() + 1),
+                     std::vector<double>(config_.stream.labels.size(), 0.0));
+    for (const Record& record : records)
+      arrivals_[static_cast<std::size_t>(record.step)][static_cast<std::size_t>(record.label)] += 1.0;
+    records_ = std::make_unique<privacy::RecordStore<Record>>(std::move(records));
+  }
+
+  Result<privacy::Charge> charge(const RoundPlan& plan) const override {
+    return privacy::Charge{.job = plan.job_id,
+                           .round = plan.round,
+                           .data_set = job_.data_set,
+                           .declared_records = site_.declared_records,
+                           .target_delta = job_.privacy.delta,
+                           .mechanism = mechanism_};
+  }
+  Status set_constants(const TensorMap& constants) override { return constants.check_schema(TensorSchema()); }
+
+  Result<privacy::Contribution> train(const TensorMap& broadcast, const RoundPlan& plan,
+                                      privacy::PrivacySession& privacy, Progress& progress) override {
+    const std::int64_t classes = config_.stream.class_count(), width = buffer_.width();
+    TRIB_TRY(broadcast.check_schema(weights_schema(classes, width)));
+    TRIB_TRY(broadcast.check_finite());
+    const std::vector<kernels::Tensor> parameters{kernels::Tensor::from_host(*stream_, broadcast.at(weights_name))};
+    phase_ = phase_of(config_.stream, plan.round);
+
+    double arrived = static_cast<double>(site_.declared_records);
+    HostTensor seen(DType::f64, {classes});
+    if (!privacy.is_private()) {
+      arrived = 0.0;
+      for (std::int64_t step = 1; step <= config_.stream.step_count(); ++step) {
+        const auto& of_step = arrivals_[static_cast<std::size_t>(step)];
+        for (std::size_t c = 0; c < of_step.size(); ++c) {
+          if (phase_of(config_.stream, step) == phase_) arrived += of_step[c];
+          // Of records that no earlier round of this site had: their phase has just begun for it.
+          const bool is_new =
+              phase_of(config_.stream, step) <= phase_ &&
+              (plan.last_counted == 0 || phase_of(config_.stream, step) > phase_of(config_.stream, plan.last_counted));
+          if (is_new && phase_of(config_.stream, step) == phase_) seen.as<double>()[c] += of_step[c];
+        }
+      }
+    }
+
+    const privacy::GradientFunctions<Record> functions = gradients(parameters.front());
+    const auto update = [&](const std::vector<kernels::Tensor>& mean) {
+      if (config_.weight_decay > 0.0)
+        kernels::scale(*stream_, 1.0 - config_.learning_rate * config_.weight_decay, parameters.front());
+      kernels::axpy(*stream_, -config_.learning_rate, mean.front(), parameters.front());
+    };
+    for (std::int64_t step = 1; step <= config_.local_steps; ++step) {
+      if (progress.cancelled()) return Error{Errc::cancelled, "training was cancelled"};
+      TRIB_ASSIGN(const privacy::StepReport report,
+                  privacy.dp_sgd_step(*stream_, *records_, parameters, functions, update));
+      progress.step(step, config_.local_steps, report.mean_loss);
+    }
+
+    const HostTensor trained = parameters.front().to_host(*stream_);
+    TensorMap sent;
+    sent[weights_name] = HostTensor(DType::f32, trained.shape());
+    std::ranges::transform(trained.as<float>(), sent[weights_name].as<float>().begin(), [&](float weight) {
+      return static_cast<float>(arrived * static_cast<double>(weight));
+    });
+    sent["records"] = HostTensor::from_f64({1}, std::vector<double>{arrived});
+    if (!privacy.is_private()) sent[seen_name] = std::move(seen);
+    return privacy.contribute(std::move(sent), 1.0);
+  }
+
+ private:
+  // Softmax minus the unit vector, of the records of the phase, and zero of the others.
+  kernels::PerSampleGradient gradient_of(Batch records, const kernels::Tensor& weights, HostTensor& losses) {
+    const auto count = static_cast<std::int64_t>(records.size());
+    std::vector<float> values;
+    for (const Record* record : records) values.insert(values.end(), record->features.begin(), record->features.end());
+    const std::int64_t inputs = std::ssize(values) / count, classes = weights.dim(0);
+    const kernels::Tensor features =
+        buffer_.apply(*stream_, kernels::Tensor::from_host(*stream_, HostTensor::from_f32({count, inputs}, values)));
+    const kernels::PackedMatrix packed(*stream_, weights, true, DType::f32);
+    const kernels::Tensor scores(stream_->device(), DType::f32, {count, classes});
+    kernels::packed_product(*stream_, features, packed, {}, false, scores);
+
+    HostTensor out = scores.to_host(*stream_);
+    losses = HostTensor(DType::f32, {count});
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      const auto row =
+          out.as<float>().subspan(i * static_cast<std::size_t>(classes), static_cast<std::size_t>(classes));
+      if (phase_of(config_.stream, records[i]->step) != phase_) {
+        std::ranges::fill(row, 0.0f);
+        continue;
+      }
+      const double largest = *std::ranges::max_element(row);
+      double sum = 0.0;
+      for (const float score : row) sum += std::exp(score - largest);
+      const auto label = static_cast<std::size_t>(records[i]->label);
+      losses.as<float>()[i] = static_cast<float>(std::log(sum) + largest - row[label]);
+      for (float& score : row) score = static_cast<float>(std::exp(score - largest) / sum);
+      row[label] -= 1.0f;
+    }
+    kernels::PerSampleGradient gradient;
+    gradient.name = weights_name;
+    gradient.shape = {classes, features.dim(1)};
+    gradient.output_grads = kernels::Tensor::from_host(*stream_, out);
+    gradient.inputs = features;
+    return gradient;
+  }
+
+  privacy::GradientFunctions<Record> gradients(const kernels::Tensor& weights) {
+    privacy::GradientFunctions<Record> functions;
+    functions.micro_batch = 1024;
+    functions.per_sample = [this, weights](Batch records, kernels::PerSampleGradients& out) {
+      HostTensor losses;
+      out.sample_count = std::ssize(records);
+      out.tensors.assign(1, gradient_of(records, weights, losses));
+      out.losses = kernels::Tensor::from_host(*stream_, losses);
+    };
+    functions.summed = [this, weights](Batch records, const std::vector<kernels::Tensor>& sums,
+                                       const kernels::Tensor& loss) {
+      HostTensor losses;
+      const kernels::PerSampleGradient gradient = gradient_of(records, weights, losses);
+      const auto rows = [](const kernels::Tensor& tensor) { return kernels::MatrixView(tensor); };
+      kernels::matmul_transposed(*stream_, 1.0f, rows(gradient.output_grads), rows(gradient.inputs), true,
+                                 rows(sums.front()));
+      kernels::add_sum(*stream_, kernels::Tensor::from_host(*stream_, losses), loss);
+    };
+    return functions;
+  }
+
+  JobSpec job_;
+  Config config_;
+  SiteContext site_;
+  privacy::Mechanism mechanism_;
+  std::unique_ptr<kernels::Stream> stream_;
+  Buffer buffer_;
+  std::vector<std::vector<double>> arrivals_;
+  std::unique_ptr<privacy::RecordStore<Record>> records_;
+  std::int64_t phase_ = 1;
+};
+
+class ServerHalf final : public ServerTask {
+ public:
+  ServerHalf(const JobSpec& job, Config config, std::shared_ptr<ItemFeatures> items,
+             std::unique_ptr<kernels::Stream> stream, Buffer buffer,
+             std::optional<analytic_cil::LabelledFeatures> test_set)
+      : config_(std::move(config)),
+        is_private_(job.privacy.enabled),
+        items_(std::move(items)),
+        stream_(std::move(stream)),
+        buffer_(std::move(buffer)),
+        test_set_(std::move(test_set)) {}
+
+  Result<TensorMap> initial_state() override {
+    TensorMap state;
+    state[weights_name] = HostTensor(DType::f32, {config_.stream.class_count(), buffer_.width()});
+    state[seen_name] = HostTensor(DType::f64, {config_.stream.class_count()});
+    state["round"] = HostTensor(DType::i64, {1});
+    analytic_cil::begin_history(state, config_.stream.class_count());
+    return state;
+  }
+
+  Result<TensorMap> next_state(const TensorMap& state, const Sum& sum) override {
+    TensorMap next = state;
+    const std::int64_t round = ++next["round"].as<std::int64_t>()[0];
+    const double records = sum.total().at("records").as<double>()[0];
+    if (records > 0.0) {
+      std::ranges::transform(sum.total().at(weights_name).as<double>(), next[weights_name].as<float>().begin(),
+                             [&](double weight) { return static_cast<float>(weight / records); });
+    }
+    double arrived = 0.0;
+    if (!is_private_) {
+      const auto seen = next[seen_name].as<double>();
+      const auto fresh = sum.total().at(seen_name).as<double>();
+      for (std::size_t c = 0; c < seen.size(); ++c) {
+        seen[c] += fresh[c];
+        arrived += records / static_cast<double>(seen.size()) / static_cast<double>(config_.stream.steps_per_phase);
+      }
+    }
+    if (!test_set_) return next;
+    TRIB_TRY(test_set_->prepare(*stream_, *items_, buffer_, 0.0, privacy::Clipping::flat));
+    HostTensor wide(DType::f64, next[weights_name].shape());
+    std::ranges::copy(std::as_const(next).at(weights_name).as<float>(), wide.as<double>().begin());
+    const bool ends_phase = round <= config_.stream.step_count() && round % config_.stream.steps_per_phase == 0;
+    analytic_cil::add_to_history(next, test_set_->judge(*stream_, wide, exposed_classes(next, round)), arrived,
+                                 ends_phase);
+    return next;
+  }
+
+  const TensorMap& constants() const override { return constants_; }
+  Result<TensorMap> broadcast(const TensorMap& state) const override {
+    TensorMap sent;
+    sent[weights_name] = state.at(weights_name);
+    return sent;
+  }
+  TensorSchema broadcast_schema() const override {
+    return weights_schema(config_.stream.class_count(), buffer_.width());
+  }
+  TensorSchema contribution_schema() const override {
+    return contribution_schema_of(config_.stream.class_count(), buffer_.width(), is_private_);
+  }
+  Result<Evaluation> evaluate(const TensorMap& state, Progress&) override {
+    return Evaluation{.metrics = analytic_cil::history_metrics(state, config_.stream.labels)};
+  }
+  Status export_model(const TensorMap&, bool, const std::filesystem::path&) override {
+    return Error{Errc::unsupported, "linear_probe is there to be compared with and exports no model: use analytic_cil"};
+  }
+
+ private:
+  std::vector<bool> exposed_classes(const TensorMap& state, std::int64_t round) const {
+    std::vector<bool> exposed(config_.stream.labels.size(), true);
+    const auto& phases = config_.stream.label_phases;
+    const auto seen = state.at(seen_name).as<double>();
+    for (std::size_t c = 0; c < exposed.size(); ++c) {
+      if (!is_private_) {
+        exposed[c] = seen[c] > 0.5;
+      } else if (!phases.empty()) {
+        exposed[c] = phases[c] >= 1 && phases[c] <= phase_of(config_.stream, round);
+      }
+    }
+    return exposed;
+  }
+
+  Config config_;
+  bool is_private_;
+  std::shared_ptr<ItemFeatures> items_;
+  std::unique_ptr<kernels::Stream> stream_;
+  Buffer buffer_;
+  std::optional<analytic_cil::LabelledFeatures> test_set_;
+  TensorMap constants_;  // none
+};
+
+}  // namespace
+
+Result<privacy::Mechanism> round_mechanism(const JobSpec& job, std::int64_t declared_records) {
+  TRIB_ASSIGN(const Config config, config_of(job));
+  if (declared_records < 1) {
+    return Error{Errc::invalid_argument,
+                 fmt::format("the site declares {} records; declare the public size of its data set, at least 1",
+                             declared_records)};
+  }
+  const std::int64_t batch_size = std::min(config.batch_size, declared_records);
+  if (!job.privacy.enabled) {
+    return privacy::Mechanism{.kind = privacy::MechanismKind::none,
+                              .sample_rate = static_cast<double>(batch_size) / static_cast<double>(declared_records),
+                              .noise_multiplier = 0.0,
+                              .clip_norm = job.privacy.clip_norm,
+                              .steps = config.local_steps,
+                              .clipping = job.privacy.clipping};
+  }
+  TRIB_ASSIGN(const privacy::RoundPrivacy plan, privacy::plan_privacy({.epsilon = job.privacy.epsilon,
+                                                                       .delta = job.privacy.delta,
+                                                                       .declared_records = declared_records,
+                                                                       .batch_size = batch_size,
+                                                                       .steps_per_round = config.local_steps,
+                                                                       .max_rounds = job.max_participations(),
+                                                                       .accountant = job.privacy.accountant}));
+  return privacy::round_mechanism(plan, job.privacy.clip_norm, config.local_steps, job.privacy.clipping,
+                                  job.privacy.noise);
+}
+
+Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteContext& site) {
+  TRIB_ASSIGN(Config config, config_of(job));
+  SiteContext context = site;
+  if (!context.shared) context.shared = std::make_shared<SharedResources>();
+  TRIB_ASSIGN(const privacy::Mechanism mechanism, linear_probe::round_mechanism(job, site.declared_records));
+  TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, analytic_cil::open_site_items(config.stream, context));
+  auto stream = site.devices.front()->make_stream();
+  TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config.stream, items->width(), *context.shared));
+  TRIB_ASSIGN(std::vector<Record> records, analytic_cil::read_records(site.data_file, config.stream, *items));
+  return std::unique_ptr<ClientTask>(std::make_unique<ClientHalf>(
+      job, std::move(config), std::move(context), mechanism, std::move(stream), std::move(buffer), std::move(records)));
+}
+
+Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const AggregatorContext& context) {
+  TRIB_ASSIGN(Config config, config_of(job));
+  AggregatorContext own = context;
+  if (!own.shared) own.shared = std::make_shared<SharedResources>();
+  TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, analytic_cil::open_aggregator_items(config.stream, own));
+  auto stream = context.device->make_stream();
+  TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config.stream, items->width(), *own.shared));
+  std::optional<analytic_cil::LabelledFeatures> test_set;
+  if (!config.stream.evaluation_file.empty()) {
+    TRIB_ASSIGN(analytic_cil::PublicSet set,
+                analytic_cil::read_public_set(context.data_directory / config.stream.evaluation_file, config.stream,
+                                              config.stream.evaluation_limit));
+    test_set.emplace(std::move(set));
+  }
+  return std::unique_ptr<ServerTask>(std::make_unique<ServerHalf>(job, std::move(config), items, std::move(stream),
+                                                                  std::move(buffer), std::move(test_set)));
+}
+
+}  // namespace trib::tasks::linear_probe
