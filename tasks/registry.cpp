@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "tasks/cold_start/cold_start.h"
 #include "tasks/lora_text/lora_text.h"
 #include "tasks/task.h"
 
@@ -10,6 +11,7 @@ namespace trib::tasks {
 
 const std::vector<TaskDefinition>& registered_tasks() {
   static const std::vector<TaskDefinition> tasks = {
+      cold_start::definition(),
       lora_text::definition(),
   };
   return tasks;
