@@ -35,6 +35,7 @@ struct Config {
   Part evaluated_part = Part::test;
   bool one_user_a_site = false;    // in a simulation
   double dirichlet_alpha = 100.0;  // how unevenly occupations are dealt out to simulated sites
+  bool operator==(const Config&) const = default;
 };
 
 // Reads [catalogue], [split], [model], [ablation], [training], [server], [evaluation] and [simulate]. Errors wait for

@@ -15,11 +15,12 @@
 namespace trib::tasks::cold_start {
 namespace {
 
-// In the order of MovieLens-1M's codes; the second names are MovieLens-100k's.
-constexpr std::array<std::string_view, 21> occupations = {
-    "other",     "educator",  "artist",    "administrator", "college student", "customer service", "doctor",
-    "executive", "farmer",    "homemaker", "student",       "lawyer",          "programmer",       "retired",
-    "marketing", "scientist", "none",      "engineer",      "technician",      "entertainment",    "writer"};
+// MovieLens-1M's codes in their order, then what MovieLens-100k has besides.
+constexpr std::array<std::string_view, occupation_count> occupations = {
+    "other",      "educator",  "artist",    "administrator", "college student", "customer service",
+    "doctor",     "executive", "farmer",    "homemaker",     "student",         "lawyer",
+    "programmer", "retired",   "marketing", "scientist",     "self-employed",   "engineer",
+    "tradesman",  "none",      "writer",    "librarian",     "technician",      "entertainment"};
 constexpr std::array<std::int32_t, 7> age_classes = {1, 18, 25, 35, 45, 50, 56};
 
 std::optional<std::int64_t> integer_of(std::string_view text) {
@@ -184,7 +185,7 @@ Result<std::int32_t> occupation_from(std::string_view text) {
   if (text == "healthcare") return 6;
   if (text == "salesman") return 14;
   return Error{Errc::invalid_argument,
-               fmt::format("occupation '{}': a code 0 to 20, nothing, or one of {}, healthcare, "
+               fmt::format("occupation '{}': a code 0 to 23, nothing, or one of {}, healthcare, "
                            "salesman",
                            text, fmt::join(occupations, ", "))};
 }

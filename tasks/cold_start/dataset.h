@@ -16,11 +16,11 @@ namespace trib::tasks::cold_start {
 struct UserAttributes {
   std::int32_t gender = -1;      // F, M
   std::int32_t age = -1;         // MovieLens-1M's classes: below 18, from 18, 25, 35, 45, 50, 56
-  std::int32_t occupation = -1;  // MovieLens-1M's codes 0 to 20
+  std::int32_t occupation = -1;  // MovieLens-1M's codes 0 to 20, and three of MovieLens-100k's
   std::int32_t region = -1;      // the first digit of a zip code; 10 for codes that begin otherwise
   bool operator==(const UserAttributes&) const = default;
 };
-inline constexpr std::int64_t gender_count = 2, age_count = 7, occupation_count = 21, region_count = 11;
+inline constexpr std::int64_t gender_count = 2, age_count = 7, occupation_count = 24, region_count = 11;
 
 struct User {
   std::string id;
@@ -70,6 +70,7 @@ Status write_movielens_1m(const Dataset& dataset, const std::filesystem::path& d
 struct SyntheticOptions {
   std::int64_t users = 600, items = 400, interactions_per_user = 30;
   std::uint64_t seed = 1;
+  bool operator==(const SyntheticOptions&) const = default;
 };
 Dataset make_synthetic(const SyntheticOptions& options);
 

@@ -31,6 +31,7 @@ struct ModelConfig {
   bool gates = true, fusion = true;
   bool item_content = true, item_embedding = true;   // the views of an item
   bool user_attributes = true, user_history = true;  // the views of a user
+  bool operator==(const ModelConfig&) const = default;
 };
 
 // What one step draws at random before it sees a record: every user of the step meets the same.

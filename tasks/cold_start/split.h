@@ -16,6 +16,7 @@ struct SplitOptions {
   double cold_users = 0.0;  // of the users; likewise
   double validation = 0.1, test = 0.1;  // of the warm users' interactions with warm items
   std::uint64_t seed = 42;
+  bool operator==(const SplitOptions&) const = default;
 };
 
 enum class Part { validation, test };

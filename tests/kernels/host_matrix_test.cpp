@@ -46,7 +46,7 @@ class HostProduct : public ::testing::Test {
 using Scalars = ::testing::Types<float, double>;
 TYPED_TEST_SUITE(HostProduct, Scalars);
 
-TYPED_TEST(HostProduct, of_all_three_forms_is_eigens_with_and_without_what_was_there) {
+TYPED_TEST(HostProduct, OfAllThreeFormsIsEigensWithAndWithoutWhatWasThere) {
   const std::vector<std::array<std::int64_t, 3>> shapes = {
       {1, 1, 1}, {3, 5, 2}, {17, 33, 9}, {256, 301, 64}, {5, 1, 40}};
   for (const auto& [m, n, k] : shapes) {
@@ -67,7 +67,7 @@ TYPED_TEST(HostProduct, of_all_three_forms_is_eigens_with_and_without_what_was_t
   }
 }
 
-TYPED_TEST(HostProduct, over_nothing_is_zero_or_what_was_there) {
+TYPED_TEST(HostProduct, OverNothingIsZeroOrWhatWasThere) {
   const auto a = this->draw(3, 0), b = this->draw(0, 4);
   auto c = this->draw(3, 4);
   const auto before = c;
@@ -77,7 +77,7 @@ TYPED_TEST(HostProduct, over_nothing_is_zero_or_what_was_there) {
   EXPECT_EQ(c.values, std::vector<TypeParam>(12, TypeParam(0)));
 }
 
-TYPED_TEST(HostProduct, refuses_shapes_that_do_not_fit) {
+TYPED_TEST(HostProduct, RefusesShapesThatDoNotFit) {
   const auto a = this->draw(3, 2), b = this->draw(3, 4);
   auto c = this->draw(3, 4);
   EXPECT_THROW(host_product<TypeParam>(a.view(), b.view(), false, c.view()), std::invalid_argument);

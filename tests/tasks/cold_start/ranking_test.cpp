@@ -18,26 +18,26 @@ Ranks ranks(std::vector<float> scores, std::vector<std::int32_t> relevant, std::
   return top_ranks(scores, relevant, cut);
 }
 
-TEST(TopRanks, are_the_places_of_the_relevant_items_in_descending_scores) {
+TEST(TopRanks, AreThePlacesOfTheRelevantItemsInDescendingScores) {
   // In order: item 2 (9), item 0 (5), item 3 (4), item 1 (−1), item 4 (−7).
   EXPECT_EQ(ranks({5, -1, 9, 4, -7}, {0, 1}), (Ranks{2, 4}));
   EXPECT_EQ(ranks({5, -1, 9, 4, -7}, {2}), (Ranks{1}));
   EXPECT_EQ(ranks({5, -1, 9, 4, -7}, {4}), (Ranks{5}));
 }
 
-TEST(TopRanks, leave_out_what_is_beyond_the_cut) {
+TEST(TopRanks, LeaveOutWhatIsBeyondTheCut) {
   EXPECT_EQ(ranks({5, -1, 9, 4, -7}, {0, 1}, 3), (Ranks{2}));
   EXPECT_EQ(ranks({5, -1, 9, 4, -7}, {4}, 4), (Ranks{}));
 }
 
-TEST(TopRanks, put_relevant_items_last_among_equal_scores) {
+TEST(TopRanks, PutRelevantItemsLastAmongEqualScores) {
   // 3 is first; 1, 1, 1 are places 2 to 4: two of them relevant, so places 3 and 4.
   EXPECT_EQ(ranks({1, 3, 1, 1, 0}, {0, 2}), (Ranks{3, 4}));
   // All the same: one relevant item of four is the last.
   EXPECT_EQ(ranks({2, 2, 2, 2}, {1}), (Ranks{4}));
 }
 
-TEST(TopRanks, count_ties_beyond_the_cut_before_they_give_a_relevant_item_a_place) {
+TEST(TopRanks, CountTiesBeyondTheCutBeforeTheyGiveARelevantItemAPlace) {
   // Five equal scores and a cut of 3: the relevant item is fifth, so it is out; with a cut of 5 it is in.
   EXPECT_EQ(ranks({1, 1, 1, 1, 1}, {2}, 3), (Ranks{}));
   EXPECT_EQ(ranks({1, 1, 1, 1, 1}, {2}, 5), (Ranks{5}));
@@ -45,14 +45,14 @@ TEST(TopRanks, count_ties_beyond_the_cut_before_they_give_a_relevant_item_a_plac
   EXPECT_EQ(ranks({4, 7, 4, 4}, {0, 3}, 3), (Ranks{3}));
 }
 
-TEST(TopRanks, never_place_what_scores_minus_infinity) {
+TEST(TopRanks, NeverPlaceWhatScoresMinusInfinity) {
   EXPECT_EQ(ranks({masked, 1, masked, -5}, {0, 3}), (Ranks{2}));
   EXPECT_EQ(ranks({masked, masked}, {0}), (Ranks{}));
   // A negative score is above the mask, as zero would not be.
   EXPECT_EQ(ranks({masked, -1000, masked}, {1}), (Ranks{1}));
 }
 
-TEST(TopRanks, agree_with_a_whole_sort_on_random_scores_with_ties) {
+TEST(TopRanks, AgreeWithAWholeSortOnRandomScoresWithTies) {
   std::mt19937 random(5);
   for (int trial = 0; trial < 200; ++trial) {
     std::vector<float> scores(1 + random() % 300);
@@ -77,7 +77,7 @@ TEST(TopRanks, agree_with_a_whole_sort_on_random_scores_with_ties) {
   }
 }
 
-TEST(Figures, of_a_ranking_worked_out_by_hand) {
+TEST(Figures, OfARankingWorkedOutByHand) {
   // Four relevant items; of the first five places, 1, 3 and 4 are relevant.
   const Ranks places = {1, 3, 4, 12};
   const UserFigures at_5 = figures_at(places, 4, 5);
@@ -93,7 +93,7 @@ TEST(Figures, of_a_ranking_worked_out_by_hand) {
   EXPECT_NEAR(at_20.ndcg, 0.8591932, 1e-7);
 }
 
-TEST(Figures, of_more_relevant_items_than_places) {
+TEST(Figures, OfMoreRelevantItemsThanPlaces) {
   // Ten relevant, five places, two of them hit: 2 and 5.
   const UserFigures figures = figures_at(Ranks{2, 5}, 10, 5);
   EXPECT_DOUBLE_EQ(figures.recall, 0.2);
@@ -102,12 +102,12 @@ TEST(Figures, of_more_relevant_items_than_places) {
   EXPECT_NEAR(figures.ndcg, 0.3451914, 1e-7);
 }
 
-TEST(Figures, are_nothing_where_nothing_is_hit) {
+TEST(Figures, AreNothingWhereNothingIsHit) {
   const UserFigures figures = figures_at(Ranks{6}, 2, 5);
   EXPECT_EQ(figures.hr + figures.recall + figures.ndcg + figures.mrr, 0.0);
 }
 
-TEST(RankingMetrics, are_means_over_users_with_their_standard_errors) {
+TEST(RankingMetrics, AreMeansOverUsersWithTheirStandardErrors) {
   RankingQueries queries;
   queries.users = {0, 1, 2};
   queries.relevant = {{0}, {1}, {0, 1}};
@@ -122,7 +122,7 @@ TEST(RankingMetrics, are_means_over_users_with_their_standard_errors) {
   EXPECT_DOUBLE_EQ(metrics.at("recall@10"), 2.0 / 3.0);
 }
 
-TEST(RankAll, scores_every_candidate_and_no_other) {
+TEST(RankAll, ScoresEveryCandidateAndNoOther) {
   // Two users, four items, d = 2. Scores: user 0: 1, 0, 3, 2; user 1: 0, 2, −1, 1.
   const std::vector<float> users = {1, 0, 0, 1}, items = {1, 0, 0, 2, 3, -1, 2, 1};
   RankingQueries queries;

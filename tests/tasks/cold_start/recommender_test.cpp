@@ -70,31 +70,31 @@ class RecommenderGradient : public ::testing::Test {
   std::vector<UserRecord> users_;
 };
 
-TEST_F(RecommenderGradient, of_the_whole_model_is_that_of_central_differences) {
+TEST_F(RecommenderGradient, OfTheWholeModelIsThatOfCentralDifferences) {
   EXPECT_LT(error_of(small()), 1e-7);
 }
 
-TEST_F(RecommenderGradient, of_a_softmax_over_a_sample_is_that_of_central_differences) {
+TEST_F(RecommenderGradient, OfASoftmaxOverASampleIsThatOfCentralDifferences) {
   ModelConfig config = small();
   config.negatives = 7;
   EXPECT_LT(error_of(config), 1e-7);
 }
 
-TEST_F(RecommenderGradient, of_bpr_is_that_of_central_differences) {
+TEST_F(RecommenderGradient, OfBprIsThatOfCentralDifferences) {
   ModelConfig config = small();
   config.loss = RecommendationLoss::bpr;
   config.negatives = 7;
   EXPECT_LT(error_of(config), 1e-7);
 }
 
-TEST_F(RecommenderGradient, with_private_parameters_is_that_of_central_differences_at_those_parameters) {
+TEST_F(RecommenderGradient, WithPrivateParametersIsThatOfCentralDifferencesAtThoseParameters) {
   ModelConfig config = small();
   config.private_steps = 3;
   config.private_rate = 0.5;
   EXPECT_LT(error_of(config), 1e-7);
 }
 
-TEST_F(RecommenderGradient, of_each_ablation_is_that_of_central_differences) {
+TEST_F(RecommenderGradient, OfEachAblationIsThatOfCentralDifferences) {
   const std::vector<std::pair<const char*, std::function<void(ModelConfig&)>>> ablations = {
       {"gates", [](ModelConfig& c) { c.gates = false; }},
       {"fusion", [](ModelConfig& c) { c.fusion = false; }},
@@ -111,7 +111,7 @@ TEST_F(RecommenderGradient, of_each_ablation_is_that_of_central_differences) {
   }
 }
 
-TEST_F(RecommenderGradient, of_users_together_is_the_sum_of_that_of_each) {
+TEST_F(RecommenderGradient, OfUsersTogetherIsTheSumOfThatOfEach) {
   ModelConfig config = small();
   config.negatives = 7;
   const Recommender<double> model(config, catalogue_);
@@ -126,7 +126,7 @@ TEST_F(RecommenderGradient, of_users_together_is_the_sum_of_that_of_each) {
   for (std::size_t i = 0; i < together.size(); ++i) ASSERT_NEAR(together[i], alone[i], 1e-12);
 }
 
-TEST_F(RecommenderGradient, of_a_user_does_not_depend_on_who_else_is_there) {
+TEST_F(RecommenderGradient, OfAUserDoesNotDependOnWhoElseIsThere) {
   // What is drawn for a user follows from the user's name and the step.
   const Recommender<double> model(small(), catalogue_);
   const UserDraw first = model.draw_user(users_[3], 11, 5), again = model.draw_user(users_[3], 11, 5);
@@ -135,7 +135,7 @@ TEST_F(RecommenderGradient, of_a_user_does_not_depend_on_who_else_is_there) {
   EXPECT_NE(first.targets, model.draw_user(users_[3], 11, 6).targets);
 }
 
-TEST_F(RecommenderGradient, of_a_user_without_interactions_is_zero) {
+TEST_F(RecommenderGradient, OfAUserWithoutInteractionsIsZero) {
   const Recommender<double> model(small(), catalogue_);
   ChaCha20Random random(RandomKey::from_seed(2));
   const std::vector<double> parameters = model.initial_parameters(random);
@@ -147,7 +147,7 @@ TEST_F(RecommenderGradient, of_a_user_without_interactions_is_zero) {
   for (const double value : gradient) ASSERT_EQ(value, 0.0);
 }
 
-TEST_F(RecommenderGradient, of_a_batch_where_all_is_cold_is_finite_and_moves_no_embedding) {
+TEST_F(RecommenderGradient, OfABatchWhereAllIsColdIsFiniteAndMovesNoEmbedding) {
   ModelConfig config = small();
   config.item_dropout = 1.0;
   config.user_dropout = 1.0;
@@ -175,7 +175,7 @@ TEST_F(RecommenderGradient, of_a_batch_where_all_is_cold_is_finite_and_moves_no_
   EXPECT_GT(moved, 0.0);
 }
 
-TEST_F(RecommenderGradient, never_touches_the_embedding_of_an_item_that_was_not_there_yet) {
+TEST_F(RecommenderGradient, NeverTouchesTheEmbeddingOfAnItemThatWasNotThereYet) {
   const Recommender<double> model(small(), catalogue_);
   ChaCha20Random random(RandomKey::from_seed(2));
   const std::vector<double> parameters = model.initial_parameters(random);

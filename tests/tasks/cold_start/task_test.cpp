@@ -122,7 +122,7 @@ learning_rate = 0.02
   Quiet progress_;
 };
 
-TEST_F(ColdStartTask, of_two_sites_learns_to_recommend_what_and_to_whom_nobody_has_seen) {
+TEST_F(ColdStartTask, OfTwoSitesLearnsToRecommendWhatAndToWhomNobodyHasSeen) {
   const JobSpec spec = job(plain);
   const auto aggregator = server(spec);
   std::vector<std::unique_ptr<ClientTask>> sites;
@@ -147,7 +147,7 @@ TEST_F(ColdStartTask, of_two_sites_learns_to_recommend_what_and_to_whom_nobody_h
   EXPECT_GT(after.at("both_cold.recall@20"), before.at("both_cold.recall@20"));
 }
 
-TEST_F(ColdStartTask, sends_the_mean_gradient_of_its_users) {
+TEST_F(ColdStartTask, SendsTheMeanGradientOfItsUsers) {
   const JobSpec spec = job(plain);
   const auto aggregator = server(spec);
   const auto data = deal(spec, 1);
@@ -171,7 +171,7 @@ TEST_F(ColdStartTask, sends_the_mean_gradient_of_its_users) {
   EXPECT_LT(error, 1e-6 * 300 / 0.5 + 1e-4 * largest);
 }
 
-TEST_F(ColdStartTask, sends_clipped_gradients_where_it_is_private) {
+TEST_F(ColdStartTask, SendsClippedGradientsWhereItIsPrivate) {
   const JobSpec spec = job("[privacy]\nepsilon = 8\ndelta = 1e-4\nclip_norm = 0.05\n[training]\nbatch_size = 100000\n");
   const auto aggregator = server(spec);
   const auto data = deal(spec, 1);
@@ -198,7 +198,7 @@ TEST_F(ColdStartTask, sends_clipped_gradients_where_it_is_private) {
   EXPECT_NEAR(std::sqrt(squares / static_cast<double>(sent.size())), noise, 0.1 * noise);
 }
 
-TEST_F(ColdStartTask, takes_the_optimizers_step_at_the_aggregator) {
+TEST_F(ColdStartTask, TakesTheOptimizersStepAtTheAggregator) {
   for (const bool adam : {false, true}) {
     std::string text = job(plain).file_text;
     if (!adam) text.insert(text.find("[server]") + 8, "\noptimizer = \"sgd\"\nweight_decay = 0.5");
@@ -228,7 +228,7 @@ TEST_F(ColdStartTask, takes_the_optimizers_step_at_the_aggregator) {
   }
 }
 
-TEST_F(ColdStartTask, refuses_a_catalogue_that_lacks_what_its_users_have) {
+TEST_F(ColdStartTask, RefusesACatalogueThatLacksWhatItsUsersHave) {
   const JobSpec spec = job(plain);
   const auto aggregator = server(spec);
   auto data = deal(spec, 1)[0];
@@ -246,7 +246,7 @@ TEST_F(ColdStartTask, refuses_a_catalogue_that_lacks_what_its_users_have) {
   EXPECT_NE(set.error().message.find("item 99999 is not in the job's catalogue"), std::string::npos);
 }
 
-TEST_F(ColdStartTask, deals_one_user_to_each_site_where_a_client_is_a_person) {
+TEST_F(ColdStartTask, DealsOneUserToEachSiteWhereAClientIsAPerson) {
   const JobSpec spec = job(std::string(plain) + "[simulate]\none_user_a_site = true\n");
   const auto data = deal(spec, 20);
   ASSERT_EQ(data.size(), 20u);
@@ -264,7 +264,7 @@ TEST_F(ColdStartTask, deals_one_user_to_each_site_where_a_client_is_a_person) {
   EXPECT_NE(too_many.error().message.find("simulate.sites = 100000"), std::string::npos);
 }
 
-TEST_F(ColdStartTask, names_what_is_wrong_with_a_job_file) {
+TEST_F(ColdStartTask, NamesWhatIsWrongWithAJobFile) {
   const auto error_of = [&](const std::string& text) {
     const auto read = read_job_text("[job]\nname = \"a\"\ntask = \"cold_start\"\nrounds = 1\n" + text, "job.toml");
     return read ? std::string() : read.error().message;
@@ -276,7 +276,7 @@ TEST_F(ColdStartTask, names_what_is_wrong_with_a_job_file) {
   EXPECT_NE(error_of("[split]\ncold_items = 1.5\n").find("split.cold_items"), std::string::npos);
 }
 
-TEST_F(ColdStartTask, exports_parameters_and_vectors_of_all_items) {
+TEST_F(ColdStartTask, ExportsParametersAndVectorsOfAllItems) {
   const JobSpec spec = job(plain);
   const auto aggregator = server(spec);
   ASSERT_TRUE(aggregator->export_model(aggregator->initial_state().value(), false, folder_ / "model").ok());
