@@ -73,7 +73,10 @@ class ClientHalf final : public ClientTask {
     const auto scale = static_cast<float>(1.0 / (config_.learning_rate * static_cast<double>(config_.local_steps)));
     std::vector<float> gradient(before.size());
     for (std::size_t i = 0; i < before.size(); ++i) gradient[i] = scale * (before[i] - parameters_[i]);
-    return privacy.contribute(to_tensors(gradient, layout), static_cast<double>(site_.declared_records));
+    // One person is one vote, whoever adds the noise.
+    const bool is_person = job_.selection.order == SelectionOrder::poisson;
+    return privacy.contribute(to_tensors(gradient, layout),
+                              is_person ? 1.0 : static_cast<double>(site_.declared_records));
   }
 
  private:
@@ -170,11 +173,11 @@ Result<privacy::Mechanism> round_mechanism(const JobSpec& job, const Config& con
                     declared_records)};
   }
   const std::int64_t batch_size = std::min(config.batch_size, declared_records);
-  if (!job.privacy.enabled) {
+  if (!job.noise_at_sites()) {
     return privacy::Mechanism{.kind = privacy::MechanismKind::none,
                               .sample_rate = static_cast<double>(batch_size) / static_cast<double>(declared_records),
                               .noise_multiplier = 0.0,
-                              .clip_norm = job.privacy.clip_norm,
+                              .clip_norm = job.privacy.enabled ? 0.0 : job.privacy.clip_norm,
                               .steps = config.local_steps,
                               .clipping = job.privacy.clipping};
   }

@@ -8,6 +8,7 @@ TaskDefinition definition() {
   return {
       .name = "cold_start",
       .summary = "recommend items to users, new ones of either kind too, by contrastive two-tower models",
+      .sends_changes = true,
       .check = [](const JobSpec& job, ConfigReader& config) -> Status {
         read_config(job, config);
         return {};
