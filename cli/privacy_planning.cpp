@@ -315,6 +315,12 @@ Status run_plan(const PlanOptions& options) {
     return refuse("--cap is {}: give the site's epsilon cap, a number above 0 such as 8", options.cap);
   }
   const double cap = options.cap > 0.0 ? options.cap : spec.privacy.epsilon;
+  if (spec.trusts_aggregator()) {
+    return refuse(
+        "{} has its noise added by the aggregator (privacy.noise_by), whose own ledger is charged: it costs each "
+        "person epsilon privacy.epsilon, and a site nothing that its ledger could hold",
+        options.job);
+  }
   TRIB_ASSIGN(const privacy::Mechanism round, task->round_mechanism(spec, options.records));
   const std::int64_t rounds = spec.max_participations();
   Budget budget(round, spec.privacy.delta);

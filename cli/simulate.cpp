@@ -28,7 +28,8 @@ namespace {
 namespace fs = std::filesystem;
 
 // Independent streams of one seed. A site's round has the stream sites_stream + round·2^32 + the site's index.
-constexpr std::uint64_t engine_stream = 1, split_stream = 2, sites_stream = std::uint64_t{1} << 56;
+constexpr std::uint64_t engine_stream = 1, split_stream = 2, sites_stream = std::uint64_t{1} << 56,
+                        noise_stream = std::uint64_t{1} << 40;
 
 RandomKey key_of(std::optional<std::uint64_t> seed, std::uint64_t stream) {
   return seed ? RandomKey::from_seed(*seed, stream) : RandomKey::from_system();
@@ -205,7 +206,7 @@ class SimulatedSites {
     site->site = common_;
     site->site.name = name;
     site->site.ledger = site->ledger.get();
-    site->site.data_sets[spec_.data_set] = {data_[index].file, data_[index].records, budget, !spec_.privacy.enabled,
+    site->site.data_sets[spec_.data_set] = {data_[index].file, data_[index].records, budget, !spec_.noise_at_sites(),
                                             true};
     site->site.random_key = [this, index] {
       return key_of(seed_, sites_stream + (static_cast<std::uint64_t>(round_in_progress_) << 32) + index);
@@ -353,6 +354,14 @@ Result<std::string> run_simulation(const SimulationOptions& options) {
   server::InlineWorkQueue work_queue;
   server::CoordinatorOptions coordinator_options;
   coordinator_options.noise_seeded = seed.has_value();
+  const double cap = options.site_epsilon.value_or(spec.privacy.epsilon);
+  TRIB_ASSIGN(const auto ledger,
+              privacy::Ledger::open(work.path() / "aggregator" / "ledger.jsonl", {"aggregator", throwaway_signer()},
+                                    {{spec.data_set, cap, spec.privacy.delta}}, clock));
+  coordinator_options.ledger = ledger.get();
+  coordinator_options.noise_key = [seed, round = std::uint64_t{0}]() mutable {
+    return key_of(seed, noise_stream + round++);
+  };
   server::Coordinator coordinator(*store, *state_files, aggregator, clock, engine_random, transport, work_queue,
                                   coordinator_options);
   TRIB_TRY(coordinator.resume());

@@ -159,6 +159,15 @@ Result<ServerConfig> read_server_config(const std::filesystem::path& path) {
   config.data = directory / reader.text("tasks.data", "data");
   config.workers = reader.integer("tasks.workers", {.minimum = 1, .maximum = 64}, config.workers);
 
+  for (const std::string& name : reader.tables("budget")) {
+    privacy::Budget budget{.data_set = name};
+    budget.epsilon =
+        reader.number("budget." + name + ".epsilon", {.minimum = 0.0, .maximum = 1e6, .exclude_minimum = true});
+    budget.delta = reader.number("budget." + name + ".delta",
+                                 {.minimum = 0.0, .maximum = 1e-2, .exclude_minimum = true}, budget.delta);
+    config.budgets.push_back(std::move(budget));
+  }
+
   config.http = read_http(reader, directory);
 
   constexpr std::array<std::string_view, 5> levels = {"trace", "debug", "info", "warn", "error"};

@@ -13,6 +13,7 @@
 #include "common/net/address.h"
 #include "common/net/channel.h"
 #include "common/result.h"
+#include "privacy/ledger.h"
 
 namespace trib::server {
 
@@ -28,6 +29,7 @@ struct ServerDirectory {
   std::filesystem::path key() const { return root / "key.pem"; }  // mode 0600
   std::filesystem::path store() const { return root / "store" / "federation.db"; }
   std::filesystem::path states() const { return root / "store" / "states"; }
+  std::filesystem::path ledger() const { return root / "store" / "ledger.jsonl"; }  // of noise that is its own
   std::filesystem::path staging() const { return root / "staging"; }  // contributions under way; emptied at start
   std::filesystem::path admin_socket() const { return root / "admin.sock"; }
 };
@@ -79,6 +81,10 @@ struct ServerConfig {
   std::vector<std::filesystem::path> models;  // searched for base models by SHA-256
   std::filesystem::path data;                 // relative paths of public test sets in job files are relative to this
   std::int64_t workers = 1;                   // threads that load tasks, aggregate and evaluate
+
+  // [budget.NAME]: what jobs with privacy.noise_by = "aggregator" may spend on a data set of that name, for each
+  // person.
+  std::vector<privacy::Budget> budgets;
 
   HttpConfig http;
 

@@ -45,6 +45,7 @@
 #include "common/random.h"
 #include "common/result.h"
 #include "common/tensor_map.h"
+#include "privacy/ledger.h"
 #include "server/state_files.h"
 #include "server/store.h"
 #include "tasks/task.h"
@@ -117,6 +118,10 @@ struct CoordinatorOptions {
   // Called when a job has left a state ("selecting", "collecting", …) after so many seconds, and with "round" when a
   // round is committed: for metrics. Must not call into the coordinator.
   std::function<void(std::string_view phase, double seconds)> on_phase = [](std::string_view, double) {};
+  // The aggregator's own ledger, for jobs whose noise is the aggregator's; without one they fail. Outlives the
+  // coordinator.
+  privacy::Ledger* ledger = nullptr;
+  std::function<RandomKey()> noise_key = [] { return RandomKey::from_system(); };  // a fresh one a round
   // A seeded simulation: reports say so, and that nothing in them is private.
   bool noise_seeded = false;
   // The tasks of this build; tests bring their own.

@@ -19,8 +19,8 @@
 
 #include "common/files.h"
 #include "common/net/tls.h"
-#include "privacy/statement.h"
 #include "kernels/device.h"
+#include "privacy/statement.h"
 #include "server/access_tokens.h"
 #include "server/admin.h"
 #include "server/certificate_authority.h"
@@ -138,6 +138,7 @@ struct Daemon::Impl {
   std::optional<CertificateAuthority> authority;
   std::shared_ptr<net::TlsServerContext> tls;
   Sessions sessions;
+  std::unique_ptr<privacy::Ledger> ledger;  // of jobs whose noise is the aggregator's
   // The coordinator uses the pool, whose work uses the coordinator's jobs: the pool is joined first.
   PrivacyPlans plans;
   Metrics metrics{system_clock()};
@@ -180,6 +181,11 @@ Status Daemon::Impl::open(CoordinatorOptions options) {
   task_context.model_directories = config.models;
   task_context.data_directory = config.data;
   task_context.shared = std::make_shared<tasks::SharedResources>();
+  TRIB_ASSIGN(const std::string ca_key, read_file(directory.ca_key()));
+  TRIB_ASSIGN(auto signer, signer_from_pem(ca_key));
+  TRIB_ASSIGN(ledger,
+              privacy::Ledger::open(directory.ledger(), {config.federation, std::move(signer)}, config.budgets, clock));
+  options.ledger = ledger.get();
   options.on_phase = [this](std::string_view phase, double seconds) { metrics.count_phase(phase, seconds); };
   check_job = [context = task_context, read_job = options.read_job, pin_job = options.pin_job](
                   const std::string& text, const std::string& name) {

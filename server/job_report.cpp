@@ -89,12 +89,15 @@ json::object result_json(const std::vector<EvaluationRecord>& evaluations) {
 
 std::string privacy_statement(const JobReport& report) {
   if (!report.spec.privacy.enabled) return "not private: the job has privacy.enabled = false";
-  if (report.noise_seeded) return "not private: the noise is seeded";
-  return "private";
+  const bool trusts = report.spec.trusts_aggregator();
+  if (report.noise_seeded)
+    return std::string("not private: the noise is seeded") + (trusts ? "; and it trusts the aggregator" : "");
+  return trusts ? "trusts the aggregator" : "private";
 }
 
 json::object summary(const JobReport& report) {
   const std::string privacy = privacy_statement(report);
+  const bool has_epsilon = report.spec.privacy.enabled && !report.noise_seeded;
   return {{"id", report.job.id},
           {"name", report.job.name},
           {"task", report.job.task},
@@ -106,8 +109,9 @@ json::object summary(const JobReport& report) {
           {"result", result_json(report.evaluations)},
           {"private", privacy == "private"},
           {"privacy", privacy},
-          {"epsilon", privacy == "private" ? json::value(report.spec.privacy.epsilon) : json::value(nullptr)},
-          {"delta", privacy == "private" ? json::value(report.spec.privacy.delta) : json::value(nullptr)},
+          {"trusts_aggregator", report.spec.trusts_aggregator()},
+          {"epsilon", has_epsilon ? json::value(report.spec.privacy.epsilon) : json::value(nullptr)},
+          {"delta", has_epsilon ? json::value(report.spec.privacy.delta) : json::value(nullptr)},
           {"submitted", to_iso8601(report.job.submitted)},
           {"ended", time_or_null(report.job.ended)},
           {"seconds", seconds_between(report.job.submitted, report.job.ended.value_or(report.now))}};
@@ -262,6 +266,8 @@ std::string to_json(const JobReport& report) {
   document["bytes_down"] = bytes_down;
   document["bytes_up"] = bytes_up;
   document["noise_seeded"] = report.noise_seeded;
+  if (report.spec.trusts_aggregator())
+    document["aggregator_epsilon_spent"] = number_or_null(report.aggregator_epsilon_spent);
   document["epsilon"] = report.spec.privacy.enabled ? json::value(report.spec.privacy.epsilon) : json::value(nullptr);
   document["delta"] = report.spec.privacy.enabled ? json::value(report.spec.privacy.delta) : json::value(nullptr);
   return json::serialize(document);
@@ -287,7 +293,11 @@ Result<std::string> render_job_report(std::string_view text) try {
     out += fmt::format(", round {:.0f} open (attempt {:.0f})", round, number_of(document, "attempt"));
   out += fmt::format("\nprivacy  {}", text_of(document, "privacy"));
   if (const double epsilon = number_of(document, "epsilon"); !std::isnan(epsilon))
-    out += fmt::format(" (epsilon {:g}, delta {:g} for each site)", epsilon, number_of(document, "delta"));
+    out += fmt::format(" (epsilon {:g}, delta {:g} for each {})", epsilon, number_of(document, "delta"),
+                       std::isnan(number_of(document, "aggregator_epsilon_spent")) ? "site" : "person");
+  if (const double spent = number_of(document, "aggregator_epsilon_spent"); !std::isnan(spent))
+    out += fmt::format(
+        "\n         the noise is the aggregator's, which sees contributions before it; its ledger: {:.4g}", spent);
   out += fmt::format("\ntime     {:.1f} s", number_of(document, "seconds"));
   const double down = number_of(document, "bytes_down"), up = number_of(document, "bytes_up");
   const double done = number_of(document, "rounds_done");

@@ -57,6 +57,8 @@ struct JobReport {
   std::int64_t rounds_done = 0;
   std::int64_t open_round = 0, attempt = 0;  // 0: none is open
   bool noise_seeded = false;
+  // Where the noise is the aggregator's: what its ledger has for the data set, at the job's delta.
+  double aggregator_epsilon_spent = 0.0;
   WallTime now{};
   std::vector<RoundReport> rounds;  // from round 1
   std::vector<EvaluationRecord> evaluations;
@@ -72,8 +74,9 @@ std::optional<Spread> spread_of_last(const std::vector<double>& values, std::siz
 // The document. Keys: id, name, task, state, reason, waiting {reason, sites, since, until}, round, attempt,
 // rounds_done, rounds_total, evaluations [{round, metrics {…}}], result {the last metrics, accuracy_mean_last_10,
 // accuracy_std_last_10, evaluated}, clients […], rounds [{round, committed, attempt, contributions, weight, seconds,
-// bytes_down, bytes_up}], bytes_down, bytes_up, seconds, private, noise_seeded, privacy ("private" or why not),
-// epsilon, delta, submitted, ended. Numbers that are not finite are null.
+// bytes_down, bytes_up}], bytes_down, bytes_up, seconds, private, noise_seeded, privacy ("private", "trusts the
+// aggregator", or why not), trusts_aggregator, aggregator_epsilon_spent (where it is), epsilon, delta, submitted,
+// ended. Numbers that are not finite are null.
 std::string to_json(const JobReport& report);
 // The short form, an element of `trib job list`.
 std::string to_summary_json(const JobReport& report);

@@ -61,16 +61,16 @@ class Reader {
       const std::int64_t rounds = found == participations.end() ? 0 : found->second;
       set.jobs.push_back(job.id);
       set.rounds += rounds;
-      if (rounds > 0) set.is_private = set.is_private && spec->privacy.enabled;
+      if (rounds > 0) set.is_private = set.is_private && spec->noise_at_sites();
       if (part.declared_records > 0) set.declared_records = part.declared_records;
       take_report(set, part.epsilon_spent, part.epsilon_budget, part.reported);
       if (part.delta > 0.0) {
         set.delta = part.delta;
-      } else if (set.delta == 0.0 && spec->privacy.enabled) {
+      } else if (set.delta == 0.0 && spec->noise_at_sites()) {
         set.delta = spec->privacy.delta;
       }
       if (!part.declined_reason.empty()) add_declined(set, {job.id, 0, part.declined_reason, part.declined});
-      if (spec->privacy.enabled) add_charges(job, *spec, part, rounds, committed, open[part.site], set);
+      if (spec->noise_at_sites()) add_charges(job, *spec, part, rounds, committed, open[part.site], set);
     }
     for (const RoundSiteRecord& part : reports)
       if (part.reported && is_wanted(part.site))

@@ -57,7 +57,7 @@ Result<std::vector<Point>> read_points(Store& store, PrivacyPlans& plans, std::s
     TRIB_ASSIGN(const auto job_sites, store.job_sites(job.id));
     const auto part = std::find_if(job_sites.begin(), job_sites.end(), [&](const auto& p) { return p.site == site; });
     if (part == job_sites.end()) continue;
-    parts[job.id] = {spec->privacy.enabled, plans.mechanism(job, part->declared_records)};
+    parts[job.id] = {spec->noise_at_sites(), plans.mechanism(job, part->declared_records)};
     if (part->declined_reason.empty()) continue;
     Point refusal;
     refusal.job = job.id;

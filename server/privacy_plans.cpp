@@ -48,7 +48,7 @@ std::shared_ptr<const tasks::JobSpec> PrivacyPlans::spec(const JobRecord& job) {
 
 std::optional<privacy::Mechanism> PrivacyPlans::mechanism(const JobRecord& job, std::int64_t declared_records) {
   const auto read = spec(job);
-  if (read == nullptr || !read->privacy.enabled || declared_records < 1) return std::nullopt;
+  if (read == nullptr || !read->noise_at_sites() || declared_records < 1) return std::nullopt;
   const Key key{job.file_text, declared_records};
   const std::lock_guard lock(mutex_);
   if (const auto found = mechanisms_.find(key); found != mechanisms_.end()) return found->second;

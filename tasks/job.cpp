@@ -9,7 +9,8 @@
 namespace trib::tasks {
 namespace {
 
-constexpr std::string_view orders[] = {"balanced", "uniform"};
+constexpr std::string_view orders[] = {"balanced", "uniform", "poisson"};  // of SelectionOrder
+constexpr std::string_view noise_places[] = {"site", "aggregator"};
 constexpr std::string_view clippings[] = {"flat", "automatic"};
 constexpr std::string_view noises[] = {"discrete_gaussian", "float_gaussian"};
 
@@ -29,7 +30,7 @@ SelectionSpec read_selection(ConfigReader& config, const PrivacySpec& privacy) {
   selection.over_selection =
       config.number("selection.over_selection", {.minimum = 1.0, .maximum = 10.0}, selection.over_selection);
   const std::string order = config.choice("selection.order", orders, "balanced");
-  selection.order = order == "uniform" ? SelectionOrder::uniform : SelectionOrder::balanced;
+  selection.order = static_cast<SelectionOrder>(std::ranges::find(orders, order) - std::begin(orders));
   selection.expected_clients =
       config.integer("selection.expected_clients", {.minimum = 0, .maximum = 1'000'000}, selection.expected_clients);
   selection.round_deadline_ms = config.duration_ms("selection.round_deadline", {.minimum = 1, .maximum = 604'800'000},
@@ -49,6 +50,24 @@ SelectionSpec read_selection(ConfigReader& config, const PrivacySpec& privacy) {
   if (selection.expected_clients > 0 && selection.expected_clients < selection.minimum_clients) {
     config.fail("selection.expected_clients",
                 fmt::format("must be 0 or at least selection.minimum_clients = {}", selection.minimum_clients));
+  }
+  const bool poisson = selection.order == SelectionOrder::poisson;
+  if (poisson && (selection.clients_per_round < 1 || selection.expected_clients < selection.clients_per_round)) {
+    config.fail("selection.order",
+                fmt::format("\"poisson\" needs selection.clients_per_round (the expected cohort, {}) of at least 1 and "
+                            "selection.expected_clients (the declared number of clients, {}) of at least that",
+                            selection.clients_per_round, selection.expected_clients));
+  }
+  if (poisson && (selection.over_selection > 1.0 || privacy.rounds_per_client > 0)) {
+    config.fail("selection.order",
+                "\"poisson\" goes with selection.over_selection = 1.0 and privacy.rounds_per_client = 0: whoever is "
+                "passed over or left out would not be sampled independently");
+  }
+  if (privacy.enabled && poisson != (privacy.noise_by == NoiseBy::aggregator)) {
+    config.fail("privacy.noise_by",
+                poisson ? "must be \"aggregator\" with selection.order = \"poisson\", whose clients are one person "
+                          "each: their own noise would drown what they contribute"
+                        : "\"aggregator\" needs selection.order = \"poisson\": its privacy rests on a secret sample");
   }
   if (privacy.enabled && selection.over_selection > 1.0) {
     config.fail("selection.over_selection",
@@ -71,6 +90,8 @@ PrivacySpec read_privacy(ConfigReader& config, std::int64_t rounds) {
   spec.clipping = clipping == "automatic" ? privacy::Clipping::automatic : privacy::Clipping::flat;
   const std::string noise = config.choice("privacy.noise", noises, "discrete_gaussian");
   spec.noise = noise == "float_gaussian" ? privacy::NoiseKind::float_gaussian : privacy::NoiseKind::discrete_gaussian;
+  spec.noise_by =
+      config.choice("privacy.noise_by", noise_places, "site") == "aggregator" ? NoiseBy::aggregator : NoiseBy::site;
   const std::string accountant = config.choice("privacy.accountant", privacy::accountant_names, "rdp");
   spec.accountant = accountant == "pld" ? privacy::Accountant::pld : privacy::Accountant::rdp;
   spec.rounds_per_client =
@@ -87,6 +108,11 @@ Result<JobSpec> read_job(ConfigReader config) {
   job.file_text = config.to_toml();
   TRIB_ASSIGN(const TaskDefinition* task, find_task(job.task));
   TRIB_TRY(task->check(job, config));
+  if (job.trusts_aggregator() && !task->sends_changes) {
+    config.fail("privacy.noise_by", fmt::format("\"aggregator\" is not for task \"{}\": what its clients send is a "
+                                                "model and no change of one, so its norm cannot be bounded",
+                                                job.task));
+  }
   TRIB_TRY(config.finish());
   return job;
 }

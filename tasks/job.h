@@ -17,6 +17,8 @@ enum class SelectionOrder {
   balanced,  // a fresh random permutation of the sites, dealt out round by round: everyone has had a turn before
              // anyone's next
   uniform,   // an independent uniform choice each round
+  poisson,   // every client independently with probability clients_per_round/expected_clients, and nobody knows whom:
+             // for clients that are one person each. A round may be empty, and is never filled up
 };
 
 struct SelectionSpec {
@@ -32,14 +34,21 @@ struct SelectionSpec {
   std::int64_t round_retries = 3;      // how often a round below the minimum is tried again before the job fails
 };
 
+// Who adds the noise.
+enum class NoiseBy {
+  site,        // each site to its own sum, under its own ledger: nobody else has to be trusted
+  aggregator,  // the aggregator, once, to a sum over persons, under its own ledger (privacy/cohort.h): it is trusted
+};
+
 struct PrivacySpec {
   bool enabled = true;   // false: the job is not private, and every report says so
   double epsilon = 8.0;  // each site's cost of the whole job, at most
   double delta = 1e-5;
-  double clip_norm = 1.0;  // 0: no clip, which only a job without privacy may have
+  double clip_norm = 1.0;                                     // 0: no clip, which only a job without privacy may have
   privacy::Accountant accountant = privacy::Accountant::rdp;  // by which the noise is chosen; the sites' caps count RDP
   privacy::Clipping clipping = privacy::Clipping::flat;
   privacy::NoiseKind noise = privacy::NoiseKind::discrete_gaussian;
+  NoiseBy noise_by = NoiseBy::site;
   std::int64_t rounds_per_client =
       0;  // how many rounds a site may take part in: sigma is calibrated for it; 0: all of them
 };
@@ -63,6 +72,10 @@ struct JobSpec {
   std::int64_t simulated_sites = 3;  // sites that `trib simulate` and `trib demo` deal the training file out to
   std::string file_text;             // the whole document with its overrides: what travels and is stored
 
+  // Private, but only for who trusts the aggregator: what it takes in is not noised yet.
+  bool trusts_aggregator() const { return privacy.enabled && privacy.noise_by == NoiseBy::aggregator; }
+  // Whether a site's own contribution has to be private: what a task's client half asks.
+  bool noise_at_sites() const { return privacy.enabled && privacy.noise_by == NoiseBy::site; }
   std::int64_t max_participations() const { return privacy.rounds_per_client > 0 ? privacy.rounds_per_client : rounds; }
   // Whether this round (1-based) is one of those that are evaluated.
   bool is_evaluated(std::int64_t round) const { return round % evaluate_every == 0 || round == rounds; }

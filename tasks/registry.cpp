@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "tasks/analytic_cil/analytic_cil.h"
+#include "tasks/cold_start/cold_start.h"
 #include "tasks/linear_probe/linear_probe.h"
 #include "tasks/lora_text/lora_text.h"
 #include "tasks/task.h"
@@ -13,6 +14,7 @@ namespace trib::tasks {
 const std::vector<TaskDefinition>& registered_tasks() {
   static const std::vector<TaskDefinition> tasks = {
       analytic_cil::definition(),
+      cold_start::definition(),
       linear_probe::definition(),
       lora_text::definition(),
   };

@@ -22,6 +22,14 @@ void accumulate(std::span<const T> values, std::span<double> total) {
 
 Sum::Sum(const TensorSchema& schema) : schema_(schema), total_(zeros_of(schema)) {}
 
+Sum Sum::of(TensorMap total, double weight, std::int64_t contributions) {
+  Sum sum(total.schema());
+  sum.total_ = std::move(total);
+  sum.weight_ = weight;
+  sum.contributions_ = contributions;
+  return sum;
+}
+
 Status Sum::add(const TensorMap& weighted, double weight) {
   if (!(weight > 0.0 && std::isfinite(weight))) {
     return Error{Errc::invalid_argument,
@@ -49,7 +57,7 @@ Status Sum::add(const TensorMap& weighted, double weight) {
 }
 
 Result<TensorMap> Sum::mean() const {
-  if (contributions_ == 0) {
+  if (weight_ == 0.0) {
     return Error{Errc::invalid_argument, "the mean of a round needs at least one contribution, and there is none"};
   }
   TensorMap mean = total_;

@@ -10,6 +10,8 @@ namespace trib::tasks {
 class Sum {
  public:
   explicit Sum(const TensorSchema& schema);
+  // A sum that was made elsewhere, float64 tensors: one that the aggregator noised. `weight` is what mean() divides by.
+  static Sum of(TensorMap total, double weight, std::int64_t contributions);
   // Adds tensors that are already multiplied by `weight` > 0. Errc::invalid_argument if the layout differs or a value
   // is not finite: then nothing is added.
   Status add(const TensorMap& weighted, double weight);
@@ -18,6 +20,7 @@ class Sum {
   // Float64 tensors.
   const TensorMap& total() const { return total_; }
   // total/weight as float64. Errc::invalid_argument if nothing was added.
+  // A noised sum has a mean without any.
   Result<TensorMap> mean() const;
 
  private:

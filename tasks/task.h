@@ -224,6 +224,9 @@ class Canaries {
 struct TaskDefinition {
   std::string name;
   std::string summary;  // one line for `trib --help`
+  // Whether what a client contributes is a change, zero where nothing was learned: then an aggregator may bound its
+  // norm and add the noise itself (privacy.noise_by).
+  bool sends_changes = false;
   // Reads the task's own sections, so that a bad job file fails before anything starts.
   std::function<Status(const JobSpec&, ConfigReader&)> check;
   std::function<Result<std::unique_ptr<ClientTask>>(const JobSpec&, const SiteContext&)> make_client;

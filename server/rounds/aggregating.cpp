@@ -20,13 +20,14 @@ void Aggregating::enter() {
 void Aggregating::compute() {
   OpenRound& open = *job_.open_round();
   next_ = std::make_shared<Next>();
-  next_->weight = open.sum->weight();
   for (const auto& [name, site] : open.sites)
     if (site.status == RoundSiteStatus::contributed) next_->contributors.push_back(name);
   auto result = std::make_shared<Status>();
-  auto work = [task = job_.task(), state = job_.model_state(), sum = std::shared_ptr(std::move(open.sum)),
+  auto work = [task = job_.task(), state = job_.model_state(), sum = std::shared_ptr<RoundSum>(std::move(open.sum)),
                next = next_]() -> Status {
-    TRIB_ASSIGN(TensorMap made, task->next_state(*state, *sum));
+    TRIB_ASSIGN(const tasks::Sum total, sum->finish());
+    next->weight = total.weight();
+    TRIB_ASSIGN(TensorMap made, task->next_state(*state, total));
     TRIB_TRY(made.check_finite());
     TRIB_ASSIGN(TensorMap broadcast, task->broadcast(made));
     next->state = std::make_shared<TensorMap>(std::move(made));

@@ -9,7 +9,11 @@ void Collecting::enter() {
   since_ = job_.engine().clock.wall_now();
   deadline_ = job_.deadline_in(Milliseconds(job_.spec().selection.round_deadline_ms));
   OpenRound& open = *job_.open_round();
-  if (open.sum == nullptr) open.sum = std::make_unique<tasks::Sum>(job_.offer()->contribution_schema);
+  if (open.sum == nullptr) {
+    auto sum = job_.make_sum();
+    if (!sum) return job_.fail(sum.error().message);
+    open.sum = std::move(*sum);
+  }
   for (const auto& [name, site] : open.sites) job_.ask(name);
   sites_changed();
 }
@@ -18,10 +22,11 @@ void Collecting::sites_changed() {
   const auto& selection = job_.spec().selection;
   const OpenRound& open = *job_.open_round();
   const std::int64_t contributed = open.contributed();
-  const bool enough = selection.clients_per_round > 0 &&
+  const bool sampled = selection.order == tasks::SelectionOrder::poisson;
+  const bool enough = !sampled && selection.clients_per_round > 0 &&
                       contributed >= std::max(selection.clients_per_round, selection.minimum_clients);
   const bool nobody_left = open.pending_count() == 0;
-  if (enough || (nobody_left && contributed >= selection.minimum_clients)) {
+  if (enough || (nobody_left && contributed >= job_.minimum_clients())) {
     job_.go<Aggregating>();
   } else if (nobody_left) {
     job_.go<Selecting>(open.attempt);  // the same attempt, filled up
@@ -32,7 +37,7 @@ void Collecting::tick() {
   if (job_.engine().clock.now() < deadline_.at) return;
   const auto& selection = job_.spec().selection;
   const OpenRound& open = *job_.open_round();
-  if (open.contributed() >= selection.minimum_clients) return job_.go<Aggregating>();
+  if (open.contributed() >= job_.minimum_clients()) return job_.go<Aggregating>();
   if (open.attempt <= selection.round_retries) return job_.go<Selecting>(open.attempt + 1);
   std::string silent;
   for (const std::string& site : open.pending()) silent += (silent.empty() ? "; nothing came from " : ", ") + site;

@@ -294,7 +294,7 @@ Status Job::check_contribution(const std::string& site, std::int64_t round, doub
   if (!std::isfinite(weight) || weight <= 0.0)
     return Error{Errc::invalid_argument,
                  what + ": its weight is " + std::to_string(weight) + ", not a positive finite number"};
-  if (spec_.privacy.enabled && !is_private)
+  if (spec_.noise_at_sites() && !is_private)
     return Error{Errc::permission_denied, what + ": it is not private, and the job is"};
   return {};
 }
@@ -320,6 +320,31 @@ Status Job::contribution(const std::string& site, std::int64_t round, double wei
   state_->sites_changed();
   settle();
   return {};
+}
+
+std::int64_t Job::minimum_clients() const {
+  return spec_.selection.order == tasks::SelectionOrder::poisson ? 0 : spec_.selection.minimum_clients;
+}
+
+Result<std::unique_ptr<RoundSum>> Job::make_sum() {
+  const TensorSchema& schema = offer_->contribution_schema;
+  const double expected = spec_.selection.order == tasks::SelectionOrder::poisson
+                              ? static_cast<double>(spec_.selection.clients_per_round)
+                              : 0.0;
+  if (!spec_.trusts_aggregator()) return plain_sum(schema, expected);
+  if (engine_.options.ledger == nullptr)
+    return Error{Errc::unsupported,
+                 "this aggregator keeps no privacy ledger, which privacy.noise_by = \"aggregator\" "
+                 "needs"};
+  if (!cohort_charge_) {
+    TRIB_ASSIGN(cohort_charge_, cohort_charge(spec_));
+  }
+  privacy::Charge charge = *cohort_charge_;
+  charge.job = id();
+  charge.round = open_->round;
+  TRIB_ASSIGN(auto cohort, privacy::CohortSum::open(*engine_.options.ledger, charge, engine_.options.noise_key(),
+                                                    schema, kernels::cpu_device()));
+  return noised_sum(std::move(cohort));
 }
 
 void Job::ask(const std::string& site) {
@@ -588,6 +613,22 @@ ClientReport Job::client_report(const std::string& name, const JobSite& site) co
   return report;
 }
 
+void Job::hide_sample(JobReport& report) const {
+  if (report.waiting) report.waiting->sites.clear();
+  for (RoundReport& round : report.rounds) {
+    round.record.contributions = spec_.selection.clients_per_round;
+    round.bytes_down = round.bytes_up = 0;
+  }
+  for (ClientReport& client : report.clients) {
+    if (client.status != "offered" && client.status != "refused" && client.status != "dropped")
+      client.status = has_ended() ? "" : "waiting";
+    client.participations = client.round = client.step = client.steps = 0;
+    client.bytes_down = client.bytes_up = 0;
+    client.last_progress.reset();
+    client.waiting_since.reset();
+  }
+}
+
 JobReport Job::report() const {
   JobReport report;
   report.job = record_;
@@ -621,6 +662,10 @@ JobReport Job::report() const {
   }
   report.evaluations = evaluations_;
   for (const auto& [name, site] : sites_) report.clients.push_back(client_report(name, site));
+  if (spec_.trusts_aggregator() && engine_.options.ledger != nullptr) {
+    report.aggregator_epsilon_spent = engine_.options.ledger->epsilon_spent(spec_.data_set, spec_.privacy.delta);
+  }
+  if (spec_.selection.order == tasks::SelectionOrder::poisson) hide_sample(report);
   return report;
 }
 

@@ -13,6 +13,7 @@
 
 #include "server/coordinator.h"
 #include "server/job_report.h"
+#include "server/rounds/round_sum.h"
 #include "server/rounds/state.h"
 
 namespace trib::server {
@@ -64,7 +65,7 @@ struct OpenRound {
   WallTime opened{};
   std::map<std::string, RoundSiteRecord> sites;
   std::set<std::string> asked;  // sent the RoundStart on their present connection
-  std::unique_ptr<tasks::Sum> sum;
+  std::unique_ptr<RoundSum> sum;
 
   std::int64_t contributed() const { return sum->contributions(); }  // folded in this process
   // Chosen, and still able to contribute.
@@ -149,6 +150,11 @@ class Job : public std::enable_shared_from_this<Job> {
   void ask(const std::string& site);
 
   std::optional<OpenRound>& open_round() { return open_; }
+  // What the open round's contributions are folded into. Errors: the aggregator's ledger does not cover the round.
+  Result<std::unique_ptr<RoundSum>> make_sum();
+  // Contributions without which a round is not committed: none where its clients were sampled, for a sample that was
+  // empty is a round like any other.
+  std::int64_t minimum_clients() const;
   std::int64_t committed_round() const { return committed_round_; }
   bool is_round_due_for_evaluation() const;
   std::vector<TrafficRecord> take_traffic();                 // what is not yet stored
@@ -185,6 +191,8 @@ class Job : public std::enable_shared_from_this<Job> {
  private:
   std::optional<SiteWait> wait_for(const std::string& name, const JobSite& site) const;
   void report_round(const std::string& site, const ClientProgress& progress, WallTime now);
+  // Takes out of a report what tells who was in a secret sample, and how many: its readers are not the aggregator.
+  void hide_sample(JobReport& report) const;
   ClientReport client_report(const std::string& name, const JobSite& site) const;
   void decline_open_round(const std::string& site, const std::string& reason);
   Status save_site(const JobSite& site);
@@ -204,6 +212,7 @@ class Job : public std::enable_shared_from_this<Job> {
 
   std::shared_ptr<tasks::ServerTask> task_;
   std::shared_ptr<const JobOffer> offer_;
+  std::optional<privacy::Charge> cohort_charge_;  // of every round, where the noise is the aggregator's
   std::shared_ptr<const TensorMap> model_state_, broadcast_;
 
   std::unique_ptr<RoundState> state_, next_;

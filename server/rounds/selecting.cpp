@@ -56,6 +56,17 @@ void Selecting::try_to_select() {
     return wait_for("for sites to connect: " + std::to_string(present.size()) + " can be chosen now, " +
                         std::to_string(selection.minimum_clients - in_round) + " are needed",
                     std::move(away));
+  if (selection.order == tasks::SelectionOrder::poisson) {
+    // A round that was opened has its sample: a second one would not be independent of who came.
+    std::vector<std::string> sampled;
+    if (!open) {
+      const double rate =
+          static_cast<double>(selection.clients_per_round) / static_cast<double>(selection.expected_clients);
+      for (const std::size_t i : privacy::sample_cohort(present.size(), rate, job_.engine().random))
+        sampled.push_back(present[i].site);
+    }
+    return open_round(sampled);
+  }
   open_round(choose_sites(std::move(present), static_cast<std::size_t>(more), selection.order, job_.engine().random));
 }
 

@@ -38,6 +38,7 @@ TaskDefinition definition() {
   return {
       .name = "lora_text",
       .summary = "classify texts with LoRA adapters on a RoBERTa encoder (FedSVD, FFA-LoRA, FedAvg)",
+      .sends_changes = false,
       .check = [](const JobSpec& job, ConfigReader& config) -> Status {
         read_config(job, config);
         return {};

@@ -53,6 +53,7 @@ class CoordinatorTest : public ::testing::Test {
     queue_ = InlineWorkQueue();
     auto options = counting_options(spec_, site_count);
     options.noise_seeded = noise_seeded_;
+    options.ledger = ledger_.get();
     coordinator_ = std::make_unique<Coordinator>(store_, files_, tasks::AggregatorContext{}, clock_, random_,
                                                  transport_, queue_, options);
     ASSERT_TRUE(coordinator_->resume());
@@ -127,6 +128,7 @@ class CoordinatorTest : public ::testing::Test {
 
   tasks::JobSpec spec_ = counting_job(2);
   bool noise_seeded_ = false;
+  std::unique_ptr<privacy::Ledger> ledger_;  // the aggregator's own; none unless the test opens one
   ManualClock clock_;
   ChaCha20Random random_{RandomKey::from_seed(7)};
   std::unique_ptr<SqliteStore> sqlite_ = SqliteStore::open(":memory:").value();

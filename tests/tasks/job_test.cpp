@@ -9,6 +9,7 @@
 #include <set>
 
 #include "common/files.h"
+#include "tasks/cold_start/config.h"
 #include "tasks/lora_text/config.h"
 #include "tasks/task.h"
 
@@ -255,14 +256,17 @@ TEST(JobFile, TakesOverridesAndCarriesThemInItsText) {
   EXPECT_THAT(bad.error().message, AllOf(HasSubstr("--set privacy.epsilon=200"), HasSubstr("64")));
 }
 
-// The reference in docs/job-file.md: key to the cell with its default, from the tables' rows.
-std::map<std::string, std::string> documented_keys() {
+// The reference in docs/job-file.md: key to the cell with its default, from the rows of the tables that hold for every
+// job and for `task`.
+std::map<std::string, std::string> documented_keys(const std::string& task = "lora_text") {
   std::ifstream file(std::filesystem::path(TRIBUTARY_SOURCE_DIR) / "docs/job-file.md");
   const std::regex row(R"(^\| `([a-z_]+\.[a-z0-9_]+)` \| [^|]* \| ([^|]*) \|.*)");
   std::map<std::string, std::string> keys;
+  bool is_meant = true;
   for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("## Task `")) is_meant = line == "## Task `" + task + "`";
     std::smatch cells;
-    if (std::regex_match(line, cells, row)) keys[cells[1]] = cells[2];
+    if (is_meant && std::regex_match(line, cells, row)) keys[cells[1]] = cells[2];
   }
   return keys;
 }
@@ -286,10 +290,10 @@ std::string describe(const JobSpec& job) {
   out << job.evaluate_every << ' ' << job.seed << ' ' << s.clients_per_round << ' ' << s.minimum_clients << ' '
       << s.over_selection << ' ' << static_cast<int>(s.order) << ' ' << s.expected_clients << ' ' << s.round_deadline_ms
       << ' ' << s.start_deadline_ms << ' ' << s.round_retries << ' ' << p.enabled << ' ' << p.epsilon << ' ' << p.delta
-      << ' ' << p.clip_norm << ' ' << static_cast<int>(p.accountant) << ' ' << p.rounds_per_client << ' '
-      << job.data_set << ' ' << job.simulated_sites << ' ' << c.base_sha256.has_value() << ' '
-      << static_cast<int>(c.classifier.precision) << ' ' << c.classifier.max_tokens << ' ' << c.classifier.adapter.rank
-      << ' ' << c.classifier.adapter.alpha << ' ' << c.classifier.adapter.blocks << ' '
+      << ' ' << p.clip_norm << ' ' << static_cast<int>(p.accountant) << ' ' << static_cast<int>(p.noise_by) << ' '
+      << p.rounds_per_client << ' ' << job.data_set << ' ' << job.simulated_sites << ' ' << c.base_sha256.has_value()
+      << ' ' << static_cast<int>(c.classifier.precision) << ' ' << c.classifier.max_tokens << ' '
+      << c.classifier.adapter.rank << ' ' << c.classifier.adapter.alpha << ' ' << c.classifier.adapter.blocks << ' '
       << c.classifier.adapter.targets.size() << ' ' << static_cast<int>(c.classifier.head) << ' '
       << to_string(c.algorithm) << ' ' << c.batch_size << ' ' << c.local_steps << ' ' << c.learning_rate << ' '
       << c.table.format << ' ' << c.table.text_column << ' ' << c.table.label_column << ' ' << c.evaluation_file << ' '
@@ -311,8 +315,7 @@ TEST(JobFileReference, GivesForEveryKeyADefaultThatIsTheDefault) {
 }
 
 // What a section accepts, as the error about an unknown key lists it.
-std::set<std::string> accepted_keys(const std::string& section) {
-  std::string text(smallest);
+std::set<std::string> accepted_keys(const std::string& section, std::string text = std::string(smallest)) {
   const std::string header = "[" + section + "]\n";
   if (const std::size_t at = text.find(header); at != std::string::npos) {
     text.insert(at + header.size(), "no_such_key_at_all = 1\n");
@@ -344,6 +347,65 @@ TEST(JobFileReference, ListsEveryKeyThatIsAcceptedAndNoOther) {
   std::string listed;
   for (const std::string& section : sections) listed += (listed.empty() ? "" : ", ") + section;
   EXPECT_THAT(error_of(with("[no_such_section]\n")), HasSubstr(": " + listed));
+}
+
+constexpr const char* smallest_cold_start = "[job]\nname = \"films\"\ntask = \"cold_start\"\nrounds = 60\n";
+
+TEST(JobFileReference, ListsEveryKeyOfColdStartWithItsDefault) {
+  std::map<std::string, std::string> sections;
+  std::set<std::string> documented, accepted;
+  for (const auto& [key, cell] : documented_keys("cold_start")) {
+    documented.insert(key);
+    const std::size_t dot = key.find('.');
+    std::string value = key == "job.name" ? "\"films\"" : documented_value(key, cell);
+    if (key == "job.task") value = "\"cold_start\"";
+    sections[key.substr(0, dot)] += key.substr(dot + 1) + " = " + value + "\n";
+  }
+  std::string text;
+  for (const auto& [section, lines] : sections) {
+    text += "[" + section + "]\n" + lines;
+    accepted.merge(accepted_keys(section, smallest_cold_start));
+  }
+  EXPECT_EQ(documented, accepted);
+  const auto config_of = [](std::string_view job) {
+    return cold_start::config_of(read_job_text(job, "job.toml").value()).value();
+  };
+  EXPECT_EQ(config_of(text), config_of(smallest_cold_start));
+}
+
+// --- Clients that are one person each ---
+
+std::string sampled(std::string_view selection, std::string_view privacy) {
+  return std::string(smallest_cold_start) + "[selection]\norder = \"poisson\"\n" + std::string(selection) +
+         "[privacy]\n" + std::string(privacy);
+}
+
+TEST(SampledJobFile, SaysThatItTrustsTheAggregator) {
+  const JobSpec job =
+      read_job_text(sampled("clients_per_round = 10\nexpected_clients = 100\n", "noise_by = \"aggregator\"\n"),
+                    "job.toml")
+          .value();
+  EXPECT_TRUE(job.trusts_aggregator());
+  EXPECT_FALSE(job.noise_at_sites());
+  const JobSpec open =
+      read_job_text(sampled("clients_per_round = 10\nexpected_clients = 100\n", "enabled = false\n"), "job.toml")
+          .value();
+  EXPECT_FALSE(open.trusts_aggregator());
+}
+
+TEST(SampledJobFile, NeedsAPopulationNoisePlacedAtTheAggregatorAndNobodyLeftOut) {
+  const std::string enough = "clients_per_round = 10\nexpected_clients = 100\n", noise = "noise_by = \"aggregator\"\n";
+  EXPECT_THAT(error_of(sampled("", noise)), AllOf(HasSubstr("selection.order"), HasSubstr("expected_clients")));
+  EXPECT_THAT(error_of(sampled("clients_per_round = 10\nexpected_clients = 9\n", noise)), HasSubstr("selection.order"));
+  EXPECT_THAT(error_of(sampled(enough, "")), AllOf(HasSubstr("privacy.noise_by"), HasSubstr("\"aggregator\"")));
+  EXPECT_THAT(error_of(sampled(enough, noise + "rounds_per_client = 3\n")), HasSubstr("rounds_per_client = 0"));
+  EXPECT_THAT(error_of(std::string(smallest_cold_start) + "[privacy]\n" + noise), HasSubstr("\"poisson\""));
+}
+
+TEST(SampledJobFile, IsRefusedForATaskWhoseClientsSendModels) {
+  EXPECT_THAT(error_of(with("[selection]\norder = \"poisson\"\nclients_per_round = 10\nexpected_clients = 100\n"
+                            "[privacy]\nnoise_by = \"aggregator\"\n")),
+              AllOf(HasSubstr("privacy.noise_by"), HasSubstr("lora_text")));
 }
 
 }  // namespace

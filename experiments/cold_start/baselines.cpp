@@ -1,0 +1,292 @@
+#include "experiments/cold_start/baselines.h"
+
+#include <spdlog/fmt/fmt.h>
+#include <spdlog/fmt/ranges.h>
+
+#include <algorithm>
+#include <numeric>
+#include <unordered_set>
+
+#include "experiments/cold_start/network.h"
+
+namespace trib::experiments {
+namespace {
+
+using namespace tasks::cold_start;
+
+// What every baseline trains on.
+class Baseline {
+ public:
+  Baseline(const BaselineOptions& options, const Dataset& dataset, const Split& split, const Catalogue& catalogue)
+      : options_(options), split_(split), random_(RandomKey::from_seed(options.seed, 21)) {
+    user_count_ = std::ssize(dataset.users);
+    item_count_ = std::ssize(dataset.items);
+    const std::vector<std::uint8_t> available = split.available();
+    for (std::size_t i = 0; i < available.size(); ++i)
+      if (available[i] != 0) warm_.push_back(static_cast<std::int32_t>(i));
+    for (const Interaction& pair : split.training()) known_.insert(key(pair.user, pair.item));
+    // All groups of an item's features in one vocabulary.
+    std::int64_t offset = 0;
+    item_sets_.resize(static_cast<std::size_t>(item_count_));
+    for (const FeatureGroup& group : catalogue.groups()) {
+      for (std::int64_t item = 0; item < item_count_; ++item)
+        for (const std::int32_t feature : group.of(item))
+          item_sets_[static_cast<std::size_t>(item)].push_back(static_cast<std::int32_t>(offset + feature));
+      offset += group.vocabulary;
+    }
+    item_features_ = offset;
+    const auto records = user_records(dataset, split.training());
+    user_features_ = 0;
+    user_sets_.resize(records.size());
+    for (std::size_t g = 0; g < user_groups.size(); ++g) {
+      for (std::size_t u = 0; u < records.size(); ++u)
+        for (const std::int32_t feature : records[u].features[g])
+          user_sets_[u].push_back(static_cast<std::int32_t>(user_features_ + feature));
+      user_features_ += user_groups[g].second;
+    }
+  }
+
+  Vectors popularity() const {
+    Vectors vectors{.size = 1,
+                    .users = std::vector<float>(static_cast<std::size_t>(user_count_), 1.0f),
+                    .items = std::vector<float>(static_cast<std::size_t>(item_count_), 0.0f)};
+    for (const Interaction& pair : split_.training()) vectors.items[static_cast<std::size_t>(pair.item)] += 1.0f;
+    return vectors;
+  }
+
+  Vectors mf() {
+    Weights users(user_count_, options_.size, 0.1, random_), items(item_count_, options_.size, 0.1, random_);
+    each_batch([&](std::span<const Interaction> batch) {
+      for (const Interaction& pair : batch) {
+        const std::int32_t other = negative(pair.user);
+        bpr(users.row(pair.user), items.row(pair.item), items.row(other), batch.size(), users.d_row(pair.user),
+            items.d_row(pair.item), items.d_row(other));
+      }
+      for (Weights* weights : {&users, &items}) weights->update(options_.learning_rate, options_.weight_decay);
+    });
+    return {options_.size, std::move(users.values), std::move(items.values)};
+  }
+
+  Vectors content() {
+    Weights users(user_count_, options_.size, 0.1, random_);
+    Encoder encoder(item_features_, 0, 256, options_.size, false, random_);
+    const auto d = static_cast<std::size_t>(options_.size);
+    each_batch([&](std::span<const Interaction> batch) {
+      std::vector<std::span<const std::int32_t>> sets;
+      for (const Interaction& pair : batch) {
+        sets.push_back(item_sets_[static_cast<std::size_t>(pair.item)]);
+        sets.push_back(item_sets_[static_cast<std::size_t>(negative(pair.user))]);
+      }
+      const std::vector<float>& items = encoder.forward(sets, {});
+      std::vector<float> d_items(items.size(), 0.0f);
+      for (std::size_t i = 0; i < batch.size(); ++i)
+        bpr(users.row(batch[i].user), &items[2 * i * d], &items[(2 * i + 1) * d], batch.size(),
+            users.d_row(batch[i].user), &d_items[2 * i * d], &d_items[(2 * i + 1) * d]);
+      encoder.backward(d_items);
+      users.update(options_.learning_rate, options_.weight_decay);
+      encoder.update(options_.learning_rate, options_.weight_decay);
+    });
+    return {options_.size, std::move(users.values), all_items(encoder, {})};
+  }
+
+  Vectors dropoutnet() {
+    const Vectors teacher = mf();
+    const auto d = static_cast<std::size_t>(options_.size);
+    Encoder user_tower(user_features_, options_.size, 2 * options_.size, options_.size, true, random_);
+    Encoder item_tower(item_features_, options_.size, 2 * options_.size, options_.size, true, random_);
+    each_batch([&](std::span<const Interaction> batch) {
+      std::vector<std::span<const std::int32_t>> user_sets, item_sets;
+      std::vector<float> user_input, item_input, targets;
+      for (const Interaction& pair : batch) {
+        for (const std::int32_t item : {pair.item, warm_[random_.below(warm_.size())]}) {
+          const float* u = &teacher.users[static_cast<std::size_t>(pair.user) * d];
+          const float* v = &teacher.items[static_cast<std::size_t>(item) * d];
+          targets.push_back(std::inner_product(u, u + d, v, 0.0f));
+          user_sets.push_back(user_sets_[static_cast<std::size_t>(pair.user)]);
+          item_sets.push_back(item_sets_[static_cast<std::size_t>(item)]);
+          append(user_input, u, random_.bernoulli(0.2));
+          append(item_input, v, random_.bernoulli(0.5));
+        }
+      }
+      const std::vector<float>&users = user_tower.forward(user_sets, user_input),
+            &items = item_tower.forward(item_sets, item_input);
+      std::vector<float> d_users(users.size()), d_items(items.size());
+      const float scale = 2.0f / static_cast<float>(targets.size());
+      for (std::size_t i = 0; i < targets.size(); ++i) {
+        const float error = std::inner_product(&users[i * d], &users[i * d] + d, &items[i * d], 0.0f) - targets[i];
+        for (std::size_t j = 0; j < d; ++j) {
+          d_users[i * d + j] = scale * error * items[i * d + j];
+          d_items[i * d + j] = scale * error * users[i * d + j];
+        }
+      }
+      user_tower.backward(d_users);
+      item_tower.backward(d_items);
+      for (Encoder* tower : {&user_tower, &item_tower}) tower->update(options_.learning_rate, options_.weight_decay);
+    });
+    std::vector<std::span<const std::int32_t>> sets(user_sets_.begin(), user_sets_.end());
+    std::vector<float> input;
+    for (std::int64_t user = 0; user < user_count_; ++user)
+      append(input, &teacher.users[static_cast<std::size_t>(user) * d],
+             split_.is_cold_user(static_cast<std::int32_t>(user)));
+    std::vector<float> users = user_tower.forward(sets, input);
+    input.clear();
+    std::vector<bool> is_warm(static_cast<std::size_t>(item_count_));
+    for (const std::int32_t item : warm_) is_warm[static_cast<std::size_t>(item)] = true;
+    for (std::size_t item = 0; item < is_warm.size(); ++item) append(input, &teacher.items[item * d], !is_warm[item]);
+    return {options_.size, std::move(users), all_items(item_tower, input)};
+  }
+
+  Vectors clcrec() {
+    constexpr std::size_t negatives = 128;
+    constexpr float temperature = 2.0f, lambda = 0.5f;
+    const auto d = static_cast<std::size_t>(options_.size);
+    Weights users(user_count_, options_.size, 0.1, random_), items(item_count_, options_.size, 0.1, random_);
+    Encoder encoder(item_features_, 0, 256, options_.size, false, random_);
+    const std::size_t candidates = 1 + negatives;
+    each_batch([&](std::span<const Interaction> batch) {
+      // The content of every warm item once a batch; a pair's candidates are its item and random ones.
+      std::vector<std::span<const std::int32_t>> sets;
+      for (const std::int32_t item : warm_) sets.push_back(item_sets_[static_cast<std::size_t>(item)]);
+      const std::vector<float>& content = encoder.forward(sets, {});
+      std::vector<float> d_content(content.size(), 0.0f);
+      std::vector<std::size_t> place(static_cast<std::size_t>(item_count_));
+      for (std::size_t i = 0; i < warm_.size(); ++i) place[static_cast<std::size_t>(warm_[i])] = i;
+      const float share = 1.0f / static_cast<float>(batch.size());
+      std::vector<std::int32_t> chosen(candidates);
+      for (const Interaction& pair : batch) {
+        chosen[0] = pair.item;
+        for (std::size_t k = 1; k < candidates; ++k) chosen[k] = warm_[random_.below(warm_.size())];
+        std::vector<const float*> views(candidates);
+        std::vector<float*> d_views(candidates);
+        for (std::size_t k = 0; k < candidates; ++k) {
+          const std::size_t row = place[static_cast<std::size_t>(chosen[k])] * d;
+          views[k] = &content[row];
+          d_views[k] = &d_content[row];
+        }
+        contrast(items.row(pair.item), items.d_row(pair.item), views, d_views, true, lambda * share / temperature,
+                 temperature);
+        for (std::size_t k = 0; k < candidates; ++k) {
+          if (random_.bernoulli(0.5)) continue;
+          views[k] = items.row(chosen[k]);
+          d_views[k] = items.d_row(chosen[k]);
+        }
+        contrast(users.row(pair.user), users.d_row(pair.user), views, d_views, false,
+                 (1.0f - lambda) * share / temperature, temperature);
+      }
+      encoder.backward(d_content);
+      for (Weights* weights : {&users, &items}) weights->update(options_.learning_rate, options_.weight_decay);
+      encoder.update(options_.learning_rate, options_.weight_decay);
+    });
+    std::vector<float> vectors = all_items(encoder, {});
+    for (const std::int32_t item : warm_)
+      std::copy_n(items.row(item), d,
+                  vectors.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(item) * d));
+    return {options_.size, std::move(users.values), std::move(vectors)};
+  }
+
+ private:
+  static std::int64_t key(std::int32_t user, std::int32_t item) {
+    return (static_cast<std::int64_t>(user) << 32) | item;
+  }
+
+  std::int32_t negative(std::int32_t user) {
+    for (;;) {
+      const std::int32_t item = warm_[random_.below(warm_.size())];
+      if (!known_.contains(key(user, item))) return item;
+    }
+  }
+
+  template <typename Work>
+  void each_batch(const Work& work) {
+    std::vector<Interaction> pairs = split_.training();
+    for (std::int64_t epoch = 0; epoch < options_.epochs; ++epoch) {
+      for (std::size_t i = pairs.size(); i > 1; --i) std::swap(pairs[i - 1], pairs[random_.below(i)]);
+      const auto batch = static_cast<std::size_t>(options_.batch);
+      for (std::size_t first = 0; first < pairs.size(); first += batch)
+        work(std::span<const Interaction>(pairs).subspan(first, std::min(batch, pairs.size() - first)));
+    }
+  }
+
+  // Gradients of softplus(u·(j − i))/count.
+  void bpr(const float* u, const float* i, const float* j, std::size_t count, float* d_u, float* d_i,
+           float* d_j) const {
+    const auto d = static_cast<std::size_t>(options_.size);
+    float difference = 0.0f;
+    for (std::size_t k = 0; k < d; ++k) difference += u[k] * (j[k] - i[k]);
+    const float slope = 1.0f / (1.0f + std::exp(-difference)) / static_cast<float>(count);
+    for (std::size_t k = 0; k < d; ++k) {
+      d_u[k] += slope * (j[k] - i[k]);
+      d_i[k] -= slope * u[k];
+      d_j[k] += slope * u[k];
+    }
+  }
+
+  void append(std::vector<float>& input, const float* vector, bool drop) const {
+    for (std::int64_t k = 0; k < options_.size; ++k) input.push_back(drop ? 0.0f : vector[k]);
+  }
+
+  // InfoNCE of an anchor against candidates, the first of them the positive: gradients times `weight`. `normalize`: of
+  // cosines.
+  void contrast(const float* anchor, float* d_anchor, const std::vector<const float*>& views,
+                const std::vector<float*>& d_views, bool normalize, float weight, float temperature) const {
+    const auto d = static_cast<std::size_t>(options_.size);
+    const auto norm_of = [&](const float* x) {
+      return normalize ? std::sqrt(std::inner_product(x, x + d, x, 0.0f)) + 1e-12f : 1.0f;
+    };
+    const float anchor_norm = norm_of(anchor);
+    std::vector<float> logits(views.size()), norms(views.size());
+    float largest = -1e30f, sum = 0.0f;
+    for (std::size_t k = 0; k < views.size(); ++k) {
+      norms[k] = norm_of(views[k]);
+      logits[k] = std::inner_product(anchor, anchor + d, views[k], 0.0f) / (anchor_norm * norms[k]);
+      largest = std::max(largest, logits[k]);
+    }
+    std::vector<float> p(views.size());
+    for (std::size_t k = 0; k < views.size(); ++k) sum += p[k] = std::exp((logits[k] - largest) / temperature);
+    for (std::size_t k = 0; k < views.size(); ++k) {
+      const float slope = weight * (p[k] / sum - (k == 0 ? 1.0f : 0.0f));
+      const float inverse = 1.0f / (anchor_norm * norms[k]);
+      for (std::size_t j = 0; j < d; ++j) {
+        float da = views[k][j] * inverse, dv = anchor[j] * inverse;
+        if (normalize) {
+          da -= logits[k] * anchor[j] / (anchor_norm * anchor_norm);
+          dv -= logits[k] * views[k][j] / (norms[k] * norms[k]);
+        }
+        d_anchor[j] += slope * da;
+        d_views[k][j] += slope * dv;
+      }
+    }
+  }
+
+  std::vector<float> all_items(Encoder& encoder, const std::vector<float>& dense) const {
+    return encoder.forward({item_sets_.begin(), item_sets_.end()}, dense);
+  }
+
+  BaselineOptions options_;
+  const Split& split_;
+  ChaCha20Random random_;
+  std::int64_t user_count_ = 0, item_count_ = 0, item_features_ = 0, user_features_ = 0;
+  std::vector<std::int32_t> warm_;
+  std::unordered_set<std::int64_t> known_;
+  std::vector<std::vector<std::int32_t>> item_sets_, user_sets_;
+};
+
+}  // namespace
+
+std::vector<std::string_view> baseline_names() {
+  return {"popularity", "mf", "content", "dropoutnet", "clcrec"};
+}
+
+Result<Vectors> train_baseline(std::string_view name, const BaselineOptions& options, const Dataset& dataset,
+                               const Split& split, const Catalogue& catalogue) {
+  Baseline baseline(options, dataset, split, catalogue);
+  if (name == "popularity") return baseline.popularity();
+  if (name == "mf") return baseline.mf();
+  if (name == "content") return baseline.content();
+  if (name == "dropoutnet") return baseline.dropoutnet();
+  if (name == "clcrec") return baseline.clcrec();
+  return Error{Errc::invalid_argument,
+               fmt::format("there is no baseline \"{}\"; there are {}", name, fmt::join(baseline_names(), ", "))};
+}
+
+}  // namespace trib::experiments
