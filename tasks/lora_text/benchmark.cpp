@@ -180,28 +180,33 @@ struct Steps {
   std::unique_ptr<privacy::PrivacySession> session;
 };
 
-// Private steps and those without privacy, one behind the other as a job takes them: where a device works beside the
-// host, a step is submitted before the one before it is reported.
+// Steps one behind the other as a job takes them: where a device works beside the host, a step is submitted before the
+// one before it is reported.
 class Bench {
  public:
   Bench(const Replicas& replicas, const std::deque<RecordStore<TokenizedText>>& batches, Trainer& trainer)
       : replicas_(replicas), batches_(batches), trainer_(trainer) {}
 
-  // Submits the session's step number `index`.
-  Status submit(privacy::PrivacySession& session, std::size_t index) {
-    TRIB_ASSIGN(privacy::PendingStep submitted, trainer_.submit(session, batches_[index % batches_.size()]));
-    TRIB_TRY(end_last());
-    last_ = std::move(submitted);
-    if (last_->ready()) TRIB_TRY(end_last());
-    return {};
-  }
-  // Waits for all that was submitted, and gives the seconds of each step from the end of the one before it to its own
-  // since the last call.
-  Result<std::vector<double>> finish() {
+  // Carries out `count` steps of the session, each with the next batch, and waits for the devices at the end. Gives the
+  // seconds of one.
+  Result<double> run(privacy::PrivacySession& session, std::size_t count) {
+    const auto begin = std::chrono::steady_clock::now();
+    std::optional<privacy::PendingStep> last;
+    const auto end_last = [&]() -> Status {
+      if (!last) return {};
+      TRIB_ASSIGN(const privacy::StepReport report, std::exchange(last, std::nullopt)->report());
+      micro_batch_ = report.micro_batch;
+      return {};
+    };
+    for (std::size_t i = 0; i < count; ++i) {
+      TRIB_ASSIGN(privacy::PendingStep submitted, trainer_.submit(session, batches_[i % batches_.size()]));
+      TRIB_TRY(end_last());
+      last = std::move(submitted);
+      if (last->ready()) TRIB_TRY(end_last());
+    }
     TRIB_TRY(end_last());
     for (const auto& model : replicas_.models) model->classifier->stream().synchronize();
-    last_end_ = std::chrono::steady_clock::now();
-    return std::exchange(seconds_, {});
+    return seconds_since(begin) / static_cast<double>(count);
   }
   // Records at once in the last step that was reported.
   std::int64_t micro_batch() const { return micro_batch_; }
@@ -221,20 +226,9 @@ class Bench {
   }
 
  private:
-  Status end_last() {
-    if (!last_) return {};
-    TRIB_ASSIGN(const privacy::StepReport report, std::exchange(last_, std::nullopt)->report());
-    seconds_.push_back(seconds_since(last_end_));
-    last_end_ = std::chrono::steady_clock::now();
-    micro_batch_ = report.micro_batch;
-    return {};
-  }
   const Replicas& replicas_;
   const std::deque<RecordStore<TokenizedText>>& batches_;
   Trainer& trainer_;
-  std::optional<privacy::PendingStep> last_;
-  std::chrono::steady_clock::time_point last_end_ = std::chrono::steady_clock::now();
-  std::vector<double> seconds_;
   std::int64_t micro_batch_ = 0;
 };
 
@@ -306,33 +300,31 @@ Result<TrainingBenchmark> time_steps(const BenchmarkRequest& request, const Conf
   Trainer trainer(replicas, config, result.longest_tokens);
   Bench bench(replicas, batches, trainer);
   const std::size_t warm = bench.records() ? warm_steps_recording : warm_steps;
-  const std::int64_t most_steps = static_cast<std::int64_t>(warm) + 1 + request.steps;
+  // Where steps are submitted ahead, what the host sees as a step's end is its own lateness too, which differs between
+  // private steps and others. So blocks of one kind are timed, from a device at rest to a device at rest, and the first
+  // of a pair of blocks is private and plain in turn. Both of a pair take the same batches.
+  const std::size_t block = bench.records() ? batch_count : 1;
+  const std::size_t pairs = (static_cast<std::size_t>(request.steps) + block - 1) / block;
+  const auto most_steps = static_cast<std::int64_t>(warm + 1 + block * pairs);
   TRIB_ASSIGN(const Steps with_privacy, Steps::open(true, request.batch, most_steps));
   TRIB_ASSIGN(const Steps without, Steps::open(false, request.batch, most_steps));
-  for (std::size_t i = 0; i < warm; ++i) TRIB_TRY(bench.submit(*with_privacy.session, i));
-  TRIB_TRY(bench.finish());
+  TRIB_TRY(bench.run(*with_privacy.session, warm));
   bench.trim();  // the peak of steps as they are once memory has its size
-  TRIB_TRY(bench.submit(*with_privacy.session, warm));
-  TRIB_TRY(bench.finish());
+  TRIB_TRY(bench.run(*with_privacy.session, 1));
   result.micro_batch = bench.micro_batch();
   result.peak_memory = bench.peak_memory();
   result.memory_of_device = result.peak_memory > 0;
-  for (std::size_t i = 0; i < warm; ++i) TRIB_TRY(bench.submit(*without.session, i));
-  TRIB_TRY(bench.finish());
+  TRIB_TRY(bench.run(*without.session, warm));
 
-  for (std::int64_t i = 0; i < request.steps; ++i) {
-    if (progress.cancelled()) return Error{Errc::cancelled, "interrupted"};
-    // Both of a pair take the same batch.
-    TRIB_TRY(bench.submit(*with_privacy.session, static_cast<std::size_t>(i)));
-    TRIB_TRY(bench.submit(*without.session, static_cast<std::size_t>(i)));
-    progress.fraction("timing steps", static_cast<double>(i + 1) / static_cast<double>(request.steps));
-  }
-  TRIB_ASSIGN(const std::vector<double> seconds, bench.finish());
   std::vector<double> private_seconds, plain_seconds, ratios;
-  for (std::size_t i = 0; i + 1 < seconds.size(); i += 2) {
-    private_seconds.push_back(seconds[i]);
-    plain_seconds.push_back(seconds[i + 1]);
-    ratios.push_back(seconds[i] / seconds[i + 1]);
+  for (std::size_t i = 0; i < pairs; ++i) {
+    if (progress.cancelled()) return Error{Errc::cancelled, "interrupted"};
+    for (const bool is_private : {i % 2 == 0, i % 2 != 0}) {
+      TRIB_ASSIGN(const double seconds, bench.run(is_private ? *with_privacy.session : *without.session, block));
+      (is_private ? private_seconds : plain_seconds).push_back(seconds);
+    }
+    ratios.push_back(private_seconds.back() / plain_seconds.back());
+    progress.fraction("timing steps", static_cast<double>(i + 1) / static_cast<double>(pairs));
   }
   result.private_seconds = median(private_seconds);
   result.plain_seconds = median(plain_seconds);

@@ -1,10 +1,11 @@
 // Training steps of RoBERTa-sized models with random weights on one device or several, beside bench/torch_dp_lora.py:
 //   train_bench DEVICE base|large PRECISION BATCH TOKENS|sst2 [STEPS [SHAPES]]
 // PRECISION is fp32, tf32, bf16, fp8, int8 or int4 (the last two: bf16 with a base of 8 or 4 bits). TOKENS is a length,
-// or "sst2" for lengths as that data set has them. STEPS are timed, private and plain in turn. SHAPES is how many
-// shapes of a micro-batch are recorded, 0 for none. It is `trib bench train` with the yardstick's adapters: rank 8 on
-// query and value, only B trained; a private step as jobs take it (privacy/dp_sgd.h): flat clip, sums and discrete
-// Gaussian noise on a grid. It needs nothing but the model's code, so it runs on a machine with a GPU and little else.
+// or "sst2" for lengths as that data set has them. At least STEPS are timed of each kind, private and plain in turn, on
+// a GPU in blocks of four. SHAPES is how many shapes of a micro-batch are recorded, 0 for none. It is `trib bench
+// train` with the yardstick's adapters: rank 8 on query and value, only B trained; a private step as jobs take it
+// (privacy/dp_sgd.h): flat clip, sums and discrete Gaussian noise on a grid. It needs nothing but the model's code, so
+// it runs on a machine with a GPU and little else.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
