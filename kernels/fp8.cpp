@@ -1,6 +1,7 @@
 #include "kernels/fp8.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "kernels/activation.h"
@@ -42,11 +43,16 @@ void quantize_each(const Fp8Rows& y, const Fill& fill) {
   const std::int64_t columns = y.codes.dim(1);
   auto* const codes = RawAccess::data<std::uint8_t>(y.codes);
   auto* const scales = RawAccess::data<float>(y.scales);
+  float* const norms = y.norms.defined() ? RawAccess::data<float>(y.norms) : nullptr;
   cpu::parallel_for(y.codes.dim(0), grain(columns), [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> values(static_cast<std::size_t>(columns));
     for (std::int64_t row = begin; row < end; ++row) {
       fill(row, values.data());
       quantize_row(values.data(), columns, codes + row * columns, scales[row]);
+      if (norms == nullptr) continue;
+      double squares = 0;
+      for (const float value : values) squares += static_cast<double>(value) * value;
+      norms[row] = static_cast<float>(std::sqrt(squares));
     }
   });
 }
@@ -151,6 +157,38 @@ void fp8_product(Stream& stream, const Fp8Rows& x, const PackedMatrix& w, const 
         });
       },
       [&] { cuda::fp8_product(stream, x, w, bias, accumulate, y); });
+}
+
+void fp8_product_gelu(Stream& stream, const Fp8Rows& x, const PackedMatrix& w, const Tensor& bias, const Tensor& before,
+                      const Fp8Rows& rows, const Tensor& kept) {
+  require(w.format() == WeightFormat::fp8 && !rows.norms.defined(),
+          "fp8_product_gelu: a matrix in FP8 is needed, and norms are not made");
+  check_rows(x, before.dim(0), w.input_size());
+  check_rows(rows, before.dim(0), w.output_size());
+  require(!kept.defined() || kept.shape() == before.shape(), "fp8_product_gelu: what is kept does not fit");
+  detail::dispatch(
+      stream,
+      [&] {
+        fp8_product(stream, x, w, bias, false, before);
+        gelu_fp8(stream, before, {}, rows, kept);
+      },
+      [&] { cuda::fp8_product_gelu(stream, x, w, bias, before, rows, kept); });
+}
+
+void fp8_product_gelu_backward(Stream& stream, const Fp8Rows& dy, const PackedMatrix& w, const Tensor& kept,
+                               const Tensor& before, const Fp8Rows& rows) {
+  require(w.format() == WeightFormat::fp8 && !rows.norms.defined(),
+          "fp8_product_gelu_backward: a matrix in FP8 is needed, and norms are not made");
+  check_rows(dy, before.dim(0), w.input_size());
+  check_rows(rows, before.dim(0), w.output_size());
+  require(kept.shape() == before.shape(), "fp8_product_gelu_backward: what was kept does not fit");
+  detail::dispatch(
+      stream,
+      [&] {
+        fp8_product(stream, dy, w, {}, false, before);
+        gelu_backward_fp8(stream, before, kept, {}, rows);
+      },
+      [&] { cuda::fp8_product_gelu_backward(stream, dy, w, kept, before, rows); });
 }
 
 }  // namespace trib::kernels

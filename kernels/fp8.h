@@ -14,13 +14,16 @@ namespace trib::kernels {
 struct Fp8Rows {
   Tensor codes;   // (t, k) u8
   Tensor scales;  // (t) float32
+  Tensor norms;   // (t) float32 or undefined: of each row before it was rounded, for a nearer bound of its products
 
   Fp8Rows() = default;
   Fp8Rows(Tensor row_codes, Tensor row_scales) : codes(std::move(row_codes)), scales(std::move(row_scales)) {}
   Fp8Rows(Device& device, std::int64_t rows, std::int64_t columns)
       : codes(device, DType::u8, {rows, columns}), scales(device, DType::f32, {rows}) {}
-  static Fp8Rows take(Workspace& workspace, std::int64_t rows, std::int64_t columns) {
-    return {workspace.take(DType::u8, {rows, columns}), workspace.take(DType::f32, {rows})};
+  static Fp8Rows take(Workspace& workspace, std::int64_t rows, std::int64_t columns, bool with_norms = false) {
+    Fp8Rows taken(workspace.take(DType::u8, {rows, columns}), workspace.take(DType::f32, {rows}));
+    if (with_norms) taken.norms = workspace.take(DType::f32, {rows});
+    return taken;
   }
   bool defined() const { return codes.defined(); }
 };
@@ -45,5 +48,15 @@ void gelu_backward_fp8(Stream& stream, const Tensor& dy, const Tensor& kept, con
 // (n) of y's type may be undefined and is ignored with `accumulate`.
 void fp8_product(Stream& stream, const Fp8Rows& x, const PackedMatrix& w, const Tensor& bias, bool accumulate,
                  const Tensor& y);
+
+// rows (t, n) = gelu(x·w + bias) in FP8; `kept` as in gelu(), or undefined. And the way back: rows = (dy·w)·gelu'(x), w
+// the matrix behind the gelu. `before` (t, n) of the companion type is scratch; forward, where gelu_keeps_input(), it
+// may be `kept`. A GPU of compute capability 9.0 does each in one kernel, with scales that bound a row instead of its
+// largest magnitude over 448: what is left of them is as far from what it stands for, down to about 2^-8 of the row's
+// largest.
+void fp8_product_gelu(Stream& stream, const Fp8Rows& x, const PackedMatrix& w, const Tensor& bias, const Tensor& before,
+                      const Fp8Rows& rows, const Tensor& kept);
+void fp8_product_gelu_backward(Stream& stream, const Fp8Rows& dy, const PackedMatrix& w, const Tensor& kept,
+                               const Tensor& before, const Fp8Rows& rows);
 
 }  // namespace trib::kernels

@@ -75,7 +75,7 @@ PackedMatrix PackedMatrix::fp8(Stream& stream, const Tensor& weights, bool rever
         matrix->format = WeightFormat::fp8;
         packed.impl_ = matrix;
       },
-      [&] { packed.impl_ = cuda::pack_fp8(rows); });
+      [&] { packed.impl_ = cuda::pack_fp8(stream, rows); });
   return packed;
 }
 

@@ -90,6 +90,16 @@ void LoraLinear::backward_gelu(Stream& stream, const Activation& dy, const Tenso
   kernels::packed_product_gelu_backward(stream, dy.compute, backward_, kept, before, dx);
 }
 
+void LoraLinear::forward_gelu(Stream& stream, const Activation& x, const Tensor& before, const kernels::Fp8Rows& rows,
+                              const Tensor& kept) const {
+  kernels::fp8_product_gelu(stream, x.fp8, forward_, bias_, before, rows, kept);
+}
+
+void LoraLinear::backward_gelu(Stream& stream, const Activation& dy, const Tensor& kept, const Tensor& before,
+                               const kernels::Fp8Rows& rows) const {
+  kernels::fp8_product_gelu_backward(stream, dy.fp8, backward_, kept, before, rows);
+}
+
 void LoraLinear::backward(Stream& stream, Workspace& workspace, const Activation& dy, const Saved& saved,
                           const RecordRows& rows, const GradientTargets& targets, const Tensor& dx,
                           bool accumulate) const {

@@ -87,12 +87,17 @@ class LoraLinear {
   // y (rows, out) in the products' type. `saved.reduced` is scratch where no backward pass follows.
   void forward(kernels::Stream& stream, const Activation& x, const Saved& saved, const kernels::Tensor& y) const;
 
-  // For a layer without adapters and not in FP8: the layer and the gelu behind it, and the way back through the gelu
+  // For a layer without adapters: the layer and the gelu behind it, and the way back through the gelu
   // before it. See kernels::packed_product_gelu for the tensors.
   void forward_gelu(kernels::Stream& stream, const Activation& x, const kernels::Tensor& before,
                     const kernels::Tensor& y, const kernels::Tensor& kept) const;
   void backward_gelu(kernels::Stream& stream, const Activation& dy, const kernels::Tensor& kept,
                      const kernels::Tensor& before, const kernels::Tensor& dx) const;
+  // The same in FP8: see kernels::fp8_product_gelu.
+  void forward_gelu(kernels::Stream& stream, const Activation& x, const kernels::Tensor& before,
+                    const kernels::Fp8Rows& rows, const kernels::Tensor& kept) const;
+  void backward_gelu(kernels::Stream& stream, const Activation& dy, const kernels::Tensor& kept,
+                     const kernels::Tensor& before, const kernels::Fp8Rows& rows) const;
 
   // Gradients of the trained factors for dy (rows, out), and dx += (or, without `accumulate`, =) dy·W unless dx is
   // undefined.

@@ -182,7 +182,7 @@ Activation RobertaEncoder::take_state(Workspace& workspace, std::int64_t rows, c
   if (!state.value.defined()) state.value = take(types_.states);
   if (types_.states == types_.compute) state.compute = state.value;
   if (!state.compute.defined()) state.compute = take(types_.compute);
-  if (types_.fp8()) state.fp8 = kernels::Fp8Rows::take(workspace, rows, config_.hidden_size);
+  if (types_.fp8()) state.fp8 = kernels::Fp8Rows::take(workspace, rows, config_.hidden_size, true);
   return state;
 }
 
@@ -340,14 +340,19 @@ void RobertaEncoder::forward_layer(Stream& stream, Workspace& workspace, const P
   // The feed-forward part, added and normalized.
   Activation inner;
   if (fp8) {
-    // The gelu has its own pass, which rounds its result.
+    // Without adapters around it the gelu is the product's own end; with them it has a pass of its own. Either rounds
+    // its result.
     const std::int64_t wide = config_.intermediate_size;
     const bool in_place = saved.gelu.defined() && kernels::gelu_keeps_input(stream.device());
     const Tensor before = in_place ? saved.gelu : workspace.take(types_.products, {rows, wide});
     inner.fp8 = kernels::Fp8Rows::take(workspace, rows, wide);
     if (layer.output.adapted()) inner.value = inner.compute = kept_or_scratch(saved.output.input, rows, wide);
-    layer.intermediate.forward(stream, middle, saved.intermediate, before);
-    kernels::gelu_fp8(stream, before, inner.value, inner.fp8, saved.gelu);
+    if (layer.intermediate.adapted() || layer.output.adapted()) {
+      layer.intermediate.forward(stream, middle, saved.intermediate, before);
+      kernels::gelu_fp8(stream, before, inner.value, inner.fp8, saved.gelu);
+    } else {
+      layer.intermediate.forward_gelu(stream, middle, before, inner.fp8, saved.gelu);
+    }
   } else {
     Tensor before;  // the gelu's input
     if (layer.intermediate.adapted() || types_.products == DType::f32)
@@ -394,7 +399,7 @@ void RobertaEncoder::backward_layer(Stream& stream, Workspace& workspace, const 
   const int deepest = index == 0 ? lowest_ : static_cast<int>(projections);
 
   Activation d_sum{d, two_forms ? workspace.take(types_.compute, {rows, size}) : d, {}};
-  if (fp8) d_sum.fp8 = kernels::Fp8Rows::take(workspace, rows, size);
+  if (fp8) d_sum.fp8 = kernels::Fp8Rows::take(workspace, rows, size, true);
   kernels::layer_norm_backward(stream, d, layer.output_norm, saved.output_norm, d, two_forms ? d_sum.compute : Tensor(),
                                d_sum.fp8);
   {
@@ -409,9 +414,13 @@ void RobertaEncoder::backward_layer(Stream& stream, Workspace& workspace, const 
     const Tensor& target = layer.intermediate.adapted() ? d_inner.value : d_inner.compute;
     if (fp8) {
       d_inner.fp8 = kernels::Fp8Rows::take(workspace, rows, config_.intermediate_size);
-      layer.output.backward(stream, workspace, d_sum, saved.output, row_sets, targets, d_inner.value, false);
-      kernels::gelu_backward_fp8(stream, d_inner.value, saved.gelu, layer.intermediate.adapted() ? target : Tensor(),
-                                 d_inner.fp8);
+      if (layer.intermediate.adapted() || layer.output.adapted()) {
+        layer.output.backward(stream, workspace, d_sum, saved.output, row_sets, targets, d_inner.value, false);
+        kernels::gelu_backward_fp8(stream, d_inner.value, saved.gelu, layer.intermediate.adapted() ? target : Tensor(),
+                                   d_inner.fp8);
+      } else {
+        layer.output.backward_gelu(stream, d_sum, saved.gelu, d_inner.value, d_inner.fp8);
+      }
     } else if (layer.output.adapted()) {
       layer.output.backward(stream, workspace, d_sum, saved.output, row_sets, targets, d_inner.value, false);
       kernels::gelu_backward(stream, d_inner.value, saved.gelu, target);

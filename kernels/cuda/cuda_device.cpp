@@ -293,6 +293,7 @@ class CudaDevice final : public Device {
   }
   int index() const { return index_; }
   int multiprocessors() const { return properties_.multiProcessorCount; }
+  int compute_capability() const { return 10 * properties_.major + properties_.minor; }
   int dynamic_shared_memory() const { return static_cast<int>(properties_.sharedMemPerBlockOptin); }
   // CUDA keeps the current device a thread.
   void use() const { cuda::check(cudaSetDevice(index_), "the device"); }
@@ -487,6 +488,10 @@ cudaStream_t capture_stream(Stream& stream) {
 
 int multiprocessors(Stream& stream) {
   return static_cast<CudaDevice&>(stream.device()).multiprocessors();
+}
+
+int compute_capability(Stream& stream) {
+  return static_cast<CudaDevice&>(stream.device()).compute_capability();
 }
 
 int dynamic_shared_memory(Stream& stream) {

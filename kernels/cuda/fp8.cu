@@ -115,6 +115,22 @@ __global__ void __launch_bounds__(block) quantize(Source source, CodeRows to, st
   }
   const float2 scale = e4m3_scale(peak);
   if (thread == 0) to.scales[row] = scale.y;
+  if (to.norms != nullptr) {
+    float sum = 0;
+#pragma unroll
+    for (int c = 0; c < chunks; ++c) sum = square_sum(square_sum(sum, v[c].low), v[c].high);
+    sum = warp_sum(sum);
+    if constexpr (threads > 32) {
+      __shared__ float sums[block / 32];
+      if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+      __syncthreads();
+      sum = 0;
+#pragma unroll
+      for (int warp = 0; warp < block / 32; ++warp) sum += sums[warp];
+    }
+    if (thread == 0) to.norms[row] = sqrtf(sum);
+  }
+
 #pragma unroll
   for (int c = 0; c < chunks; ++c) {
     const int i = 8 * (thread + threads * c);
@@ -160,7 +176,29 @@ __global__ void dequantize(CodeRows from, float* y, std::int64_t count, int colu
   y[i] = from.scales[i / columns] * __half2float(__half(half));
 }
 
+// A warp a row. Norms are not negative, so that their bits have their order.
+__global__ void __launch_bounds__(block) row_norms(CodeRows x, std::int64_t rows, int columns, int* largest) {
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * (block / 32) + threadIdx.x / 32;
+  if (row >= rows) return;
+  float sum = 0;
+  for (int i = threadIdx.x % 32; i < columns; i += 32) {
+    const float value = __half2float(__half(__nv_cvt_fp8_to_halfraw(x.codes[row * columns + i], __NV_E4M3)));
+    sum = fmaf(value, value, sum);
+  }
+  const float norm = x.scales[row] * sqrtf(warp_sum(sum));
+  if (threadIdx.x % 32 == 0) atomicMax(largest, __float_as_int(norm));
+}
+
 }  // namespace
+
+void largest_row_norm(Stream& stream, const Fp8Rows& x, const Tensor& largest) {
+  largest.zero(stream);
+  const std::int64_t rows = x.codes.dim(0);
+  if (rows == 0) return;
+  row_norms<<<blocks_for(rows, block / 32), block, 0, handle(stream)>>>(
+      code_rows(x), rows, static_cast<int>(x.codes.dim(1)), reinterpret_cast<int*>(RawAccess::data<float>(largest)));
+  check_launch("largest_row_norm");
+}
 
 void quantize_rows(Stream& stream, const Tensor& x, const Fp8Rows& y) {
   const Plain source{values(x)};

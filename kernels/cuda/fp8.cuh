@@ -12,10 +12,12 @@ namespace trib::kernels::cuda {
 struct CodeRows {
   std::uint8_t* codes = nullptr;
   float* scales = nullptr;
+  float* norms = nullptr;
 };
 inline CodeRows code_rows(const Fp8Rows& rows) {
   if (!rows.defined()) return {};
-  return {RawAccess::data<std::uint8_t>(rows.codes), RawAccess::data<float>(rows.scales)};
+  return {RawAccess::data<std::uint8_t>(rows.codes), RawAccess::data<float>(rows.scales),
+          rows.norms.defined() ? RawAccess::data<float>(rows.norms) : nullptr};
 }
 
 // IEEE division: the CPU's numbers.
@@ -28,6 +30,9 @@ __device__ inline std::uint32_t e4m3_pair(float low, float high) {
 }
 __device__ inline std::uint32_t e4m3_four(float4 x, float factor) {
   return e4m3_pair(x.x * factor, x.y * factor) | e4m3_pair(x.z * factor, x.w * factor) << 16;
+}
+__device__ inline float square_sum(float sum, float4 x) {
+  return fmaf(x.x, x.x, fmaf(x.y, x.y, fmaf(x.z, x.z, fmaf(x.w, x.w, sum))));
 }
 __device__ inline float largest(float peak, float4 x) {
   return fmaxf(fmaxf(peak, fmaxf(fabsf(x.x), fabsf(x.y))), fmaxf(fabsf(x.z), fabsf(x.w)));

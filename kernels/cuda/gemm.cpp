@@ -135,6 +135,7 @@ struct DeviceMatrix final : PackedMatrix::Impl {
   Tensor weights;
   bool transposed = false;
   Tensor scales;      // (n) float32 in FP8, whose codes are `weights` (n, k)
+  Tensor norm;        // (1) float32 in FP8: the largest of a row
   bool tf32 = false;  // float32 factors on the tensor cores
 };
 
@@ -337,7 +338,7 @@ void packed_product(Stream& stream, const Tensor& x, const PackedMatrix& w, cons
   lt_product(stream, x, w.impl(), epilogue, accumulate, y);
 }
 
-std::shared_ptr<const PackedMatrix::Impl> pack_fp8(const Fp8Rows& rows) {
+std::shared_ptr<const PackedMatrix::Impl> pack_fp8(Stream& stream, const Fp8Rows& rows) {
   auto packed = std::make_shared<DeviceMatrix>();
   packed->input_size = rows.codes.dim(1);
   packed->output_size = rows.codes.dim(0);
@@ -346,6 +347,8 @@ std::shared_ptr<const PackedMatrix::Impl> pack_fp8(const Fp8Rows& rows) {
   packed->transposed = true;
   packed->weights = rows.codes;
   packed->scales = rows.scales;
+  packed->norm = Tensor(stream.device(), DType::f32, {1});
+  largest_row_norm(stream, rows, packed->norm);
   return packed;
 }
 
@@ -364,7 +367,8 @@ Status supports_fp8(Device& device) {
   Epilogue epilogue;
   epilogue.row_scales = RawAccess::data<float>(x.scales);
   try {
-    lt_product(*stream, x.codes, *pack_fp8(zeros()), epilogue, false, Tensor(device, DType::bf16, {size, size}));
+    lt_product(*stream, x.codes, *pack_fp8(*stream, zeros()), epilogue, false,
+               Tensor(device, DType::bf16, {size, size}));
   } catch (const FatalError&) {
     return Error{Errc::unsupported, device.name() +
                                         " has no matrix products in FP8 with a scale for each row (GPUs of "
@@ -381,6 +385,36 @@ void fp8_product(Stream& stream, const Fp8Rows& x, const PackedMatrix& w, const 
   if (bias.defined() && !accumulate) epilogue = {CUBLASLT_EPILOGUE_BIAS, bias_pointer(bias)};
   epilogue.row_scales = RawAccess::data<float>(x.scales);
   lt_product(stream, x.codes, w.impl(), epilogue, accumulate, y);
+}
+
+namespace {
+
+// Whether one kernel made it.
+bool fused([[maybe_unused]] Stream& stream, [[maybe_unused]] const Fp8Rows& x, [[maybe_unused]] const PackedMatrix& w,
+           [[maybe_unused]] const Tensor& bias, [[maybe_unused]] const Tensor& kept, [[maybe_unused]] const Fp8Rows& y,
+           [[maybe_unused]] bool backward) {
+#ifdef TRIB_HAS_SM90A
+  const auto& matrix = static_cast<const DeviceMatrix&>(w.impl());
+  return fused_fp8_gelu(stream, x, {matrix.weights, matrix.scales, matrix.norm}, bias, kept, y, backward);
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+void fp8_product_gelu(Stream& stream, const Fp8Rows& x, const PackedMatrix& w, const Tensor& bias, const Tensor& before,
+                      const Fp8Rows& y, const Tensor& kept) {
+  if (fused(stream, x, w, bias, kept, y, false)) return;
+  cuda::fp8_product(stream, x, w, bias, false, before);
+  cuda::gelu_fp8(stream, before, {}, y, kept);
+}
+
+void fp8_product_gelu_backward(Stream& stream, const Fp8Rows& dy, const PackedMatrix& w, const Tensor& kept,
+                               const Tensor& before, const Fp8Rows& dx) {
+  if (fused(stream, dy, w, {}, kept, dx, true)) return;
+  cuda::fp8_product(stream, dy, w, {}, false, before);
+  cuda::gelu_backward_fp8(stream, before, kept, {}, dx);
 }
 
 void packed_product_gelu(Stream& stream, const Tensor& x, const PackedMatrix& w, const Tensor& bias, const Tensor& y,

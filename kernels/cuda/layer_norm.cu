@@ -60,6 +60,13 @@ __device__ inline void write_codes(const CodeRows& to, const float4 (&row_values
   for (int c = 0; c < chunks; ++c) peak = largest(peak, row_values[c]);
   const float2 scale = e4m3_scale(warp_max(peak));
   if (lane == 0) to.scales[row] = scale.y;
+  if (to.norms != nullptr) {
+    float sum = 0;
+#pragma unroll
+    for (int c = 0; c < chunks; ++c) sum = square_sum(sum, row_values[c]);
+    sum = warp_sum(sum);
+    if (lane == 0) to.norms[row] = sqrtf(sum);
+  }
 #pragma unroll
   for (int c = 0; c < chunks; ++c) {
     const int i = 4 * lane + 128 * c;

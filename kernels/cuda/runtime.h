@@ -28,6 +28,7 @@ cudaStream_t handle(Stream& stream);
 cudaStream_t main_stream(Stream& stream);
 cudaStream_t capture_stream(Stream& stream);
 int multiprocessors(Stream& stream);
+int compute_capability(Stream& stream);     // 90 is 9.0
 int dynamic_shared_memory(Stream& stream);  // the most bytes of a block, static ones included
 
 // float32 or bfloat16 elements on the device, or none.

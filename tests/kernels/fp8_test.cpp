@@ -2,6 +2,7 @@
 // products against float64.
 #include "kernels/fp8.h"
 
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -175,6 +176,102 @@ TEST(Fp8Product, MultipliesTheRoundedFactorsInBothDirections) {
   packed_product(*stream, x, unrounded, matrix(*stream, 1, out, bias).reshape({out}), false, full);
   const auto reference = host(*stream, full);
   EXPECT_LT(relative_error(host(*stream, y), std::vector<double>(reference.begin(), reference.end())), 0.05);
+}
+
+// A GPU's scales come from a bound of a row: each value must still be as near as e4m3's three bits allow. Tiles that
+// end within the matrices; rows of very different sizes.
+TEST(Fp8ProductGelu, OnAGpuIsEachValueOfTheCpuRoundedOnce) {
+  Result<Device*> device = open_device("cuda");
+  if (!device) GTEST_SKIP() << device.error().message;
+  if (const Status served = supports_format(**device, WeightFormat::fp8); !served)
+    GTEST_SKIP() << served.error().message;
+  const auto gpu = (*device)->make_stream(), cpu = cpu_device().make_stream();
+  for (const auto& [t, d, wide] :
+       {std::array<std::int64_t, 3>{1, 16, 16}, {129, 144, 272}, {300, 256, 1024}, {40, 1024, 256}, {700, 400, 2064}}) {
+    const auto weights = random_floats(wide * d, 1, 1.0f / std::sqrt(static_cast<float>(d))),
+               back_weights = random_floats(d * wide, 2), bias = random_floats(wide, 3);
+    auto x = random_floats(t * d, 4), dy = random_floats(t * d, 5);
+    for (std::int64_t i = 0; i < t; ++i)
+      for (std::int64_t j = 0; j < d; ++j)
+        dy[static_cast<std::size_t>(i * d + j)] *= std::ldexp(1.0f, static_cast<int>(i % 60) - 40);
+    const auto run = [&](Stream& stream, bool with_norms, std::vector<float>& scales) {
+      Device& at = stream.device();
+      const DType type = fp8_companion_type(at);
+      const auto rows_of = [&](const std::vector<float>& values) {
+        Fp8Rows rows(at, t, d);
+        if (with_norms) rows.norms = Tensor(at, DType::f32, {t});
+
+        quantize_rows(stream, matrix(stream, t, d, values), rows);
+        return rows;
+      };
+      const PackedMatrix up =
+          PackedMatrix::both_ways(stream, matrix(stream, wide, d, weights), type, WeightFormat::fp8).first;
+      const PackedMatrix down =
+          PackedMatrix::both_ways(stream, matrix(stream, d, wide, back_weights), type, WeightFormat::fp8).second;
+      Tensor b = matrix(stream, 1, wide, bias).reshape({wide});
+      if (type == DType::bf16) {
+        const Tensor narrow(at, type, {wide});
+        to_bf16(stream, b, narrow);
+        b = narrow;
+      }
+      const Tensor before(at, type, {t, wide}), kept(at, type, {t, wide}), scratch(at, type, {t, wide});
+      const Fp8Rows y(at, t, wide), dx(at, t, wide);
+      fp8_product_gelu(stream, rows_of(x), up, b, before, y, kept);
+      fp8_product_gelu_backward(stream, rows_of(dy), down, kept, scratch, dx);
+      scales = host(stream, y.scales);
+      const auto more = host(stream, dx.scales);
+      scales.insert(scales.end(), more.begin(), more.end());
+      const Tensor y_seen(at, DType::f32, {t, wide}), dx_seen(at, DType::f32, {t, wide});
+      dequantize_rows(stream, y, y_seen);
+      dequantize_rows(stream, dx, dx_seen);
+      return std::pair(host(stream, y_seen), host(stream, dx_seen));
+    };
+    std::vector<float> near, wide_bound, unused;
+    const auto with_norms = run(*gpu, true, near), without = run(*gpu, false, wide_bound);
+    for (std::size_t i = 0; i < near.size(); ++i) EXPECT_LE(near[i], 1.07f * wide_bound[i]);
+    // The CPU's own rounding is no oracle: what it rounds is.
+    const auto rounded = run(*cpu, false, unused);
+    const auto exact = [&] {
+      const auto w = [&](const std::vector<float>& from, bool back) {
+        const auto both = PackedMatrix::both_ways(*cpu, matrix(*cpu, back ? d : wide, back ? wide : d, from),
+                                                  DType::f32, WeightFormat::fp8);
+        return back ? both.second : both.first;
+      };
+      const Fp8Rows x_rows(cpu_device(), t, d), dy_rows(cpu_device(), t, d);
+      quantize_rows(*cpu, matrix(*cpu, t, d, x), x_rows);
+      quantize_rows(*cpu, matrix(*cpu, t, d, dy), dy_rows);
+      const Tensor u(cpu_device(), DType::f32, {t, wide}), kept(cpu_device(), DType::f32, {t, wide}),
+          g(cpu_device(), DType::f32, {t, wide});
+      fp8_product(*cpu, x_rows, w(weights, false), matrix(*cpu, 1, wide, bias).reshape({wide}), false, u);
+      gelu(*cpu, u, u, kept);
+      fp8_product(*cpu, dy_rows, w(back_weights, true), {}, false, g);
+      gelu_backward(*cpu, g, kept, g);
+      return std::pair(host(*cpu, u), host(*cpu, g));
+    }();
+    for (const auto& [found_both, scales] : {std::pair(&with_norms, &near), std::pair(&without, &wide_bound)})
+      for (const bool back : {false, true}) {
+        const auto &expected = back ? exact.second : exact.first,
+                   &found = back ? found_both->second : found_both->first,
+                   &once = back ? rounded.second : rounded.first;
+        for (std::int64_t i = 0; i < t; ++i) {
+          const float scale = (*scales)[static_cast<std::size_t>(back ? t + i : i)];
+          float peak = 0;
+          for (std::int64_t j = 0; j < wide; ++j)
+            peak = std::max(peak, std::abs(expected[static_cast<std::size_t>(i * wide + j)]));
+          EXPECT_GE(448 * scale, 0.99f * peak);
+          EXPECT_LE(448 * scale, 600 * peak) << "row " << i << " of " << t << " by " << d << " by " << wide;
+          for (std::int64_t j = 0; j < wide; ++j) {
+            const auto at = static_cast<std::size_t>(i * wide + j);
+            // Half a step, of the value or of the smallest normal number; the gelu's tanh form and its input in
+            // bfloat16, and sums in the tensor cores.
+            const float allowed = std::abs(expected[at]) / 16 + scale * 0x1p-10f + 0.006f * peak;
+            ASSERT_NEAR(found[at], expected[at], allowed)
+                << (back ? "back, " : "") << "row " << i << ", column " << j << " of " << t << " by " << d << " by "
+                << wide << "; the CPU's " << once[at];
+          }
+        }
+      }
+  }
 }
 
 }  // namespace

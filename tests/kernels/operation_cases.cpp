@@ -28,6 +28,8 @@ constexpr double exact = 0, f32_rounding = 5e-6, tf32_rounding = 1e-3, bf16_roun
 // Where float32's rounding decides between two codes of e4m3: their distance at the largest, 32 of 448, and the
 // scale's.
 constexpr double e4m3_step = 7.5e-2;
+// Both rounded, at steps that do not coincide: half a step each.
+constexpr double e4m3_two_roundings = 0.13;
 
 std::string suffix(bool narrow) {
   return narrow ? "_bf16" : "_f32";
@@ -280,6 +282,17 @@ OperationCase fp8_rows_case(std::int64_t rows, std::int64_t columns, bool narrow
           }};
 }
 
+OperationCase fp8_norms_case(std::int64_t rows, std::int64_t columns) {
+  return {"fp8_row_norms" + by({rows, columns}), f32_rounding, 0, 3.0 * static_cast<double>(rows * columns),
+          [=](Stream& stream) {
+            const Maker make{stream, true};
+            const Tensor x = make.in({rows, columns}, 1);
+            Fp8Rows codes(stream.device(), rows, columns);
+            codes.norms = make.wide_out({rows});
+            return PreparedOperation{[=, &stream] { quantize_rows(stream, x, codes); }, {codes.norms}};
+          }};
+}
+
 // The layer norm and the gelu with results in FP8, seen as float32, or what they write beside them.
 OperationCase fp8_layer_norm_case(std::int64_t rows, std::int64_t columns) {
   return {"fp8_layer_norm_forward_and_backward" + by({rows, columns}), e4m3_step, 0,
@@ -290,7 +303,9 @@ OperationCase fp8_layer_norm_case(std::int64_t rows, std::int64_t columns) {
             const LayerNormWeights weights{make.wide({columns}, 4), make.wide({columns}, 5), 1e-5f};
             const Tensor y = make.out({rows, columns}), dx = make.out({rows, columns});
             const LayerNormSaved saved{make.out({rows, columns}), make.wide_out({rows})};
-            const Fp8Rows y_rows(stream.device(), rows, columns), dx_rows(stream.device(), rows, columns);
+            Fp8Rows y_rows(stream.device(), rows, columns), dx_rows(stream.device(), rows, columns);
+            y_rows.norms = make.wide_out({rows});
+            dx_rows.norms = make.wide_out({rows});
             const Tensor y_seen = make.wide_out({rows, columns}), dx_seen = make.wide_out({rows, columns});
             const bool timed = rows > 10'000;
             return PreparedOperation{[=, &stream] {
@@ -300,7 +315,7 @@ OperationCase fp8_layer_norm_case(std::int64_t rows, std::int64_t columns) {
                                        dequantize_rows(stream, y_rows, y_seen);
                                        dequantize_rows(stream, dx_rows, dx_seen);
                                      },
-                                     {y, dx, y_seen, dx_seen}};
+                                     {y, dx, y_seen, dx_seen, y_rows.norms, dx_rows.norms}};
           }};
 }
 
@@ -348,6 +363,38 @@ OperationCase fp8_product_case(std::int64_t t, std::int64_t k, std::int64_t n) {
                                        fp8_product(stream, dy, backward, {}, true, wide_dx);
                                      },
                                      timed ? std::vector{y, dx} : std::vector{y, dx, wide_dx}};
+          }};
+}
+
+// Up through the gelu and back through it, seen as float32. On a GPU scales may be others than on the CPU.
+OperationCase fp8_product_gelu_case(std::int64_t t, std::int64_t d, std::int64_t wide) {
+  const double products = 2.0 * static_cast<double>(t) * static_cast<double>(d) * static_cast<double>(wide);
+  return {"fp8_product_gelu_both_ways" + by({t, d, wide}), e4m3_two_roundings, 2 * products,
+          2.0 * static_cast<double>(t * d) + 6.0 * static_cast<double>(t * wide) + 2.0 * static_cast<double>(d * wide),
+          [=](Stream& stream) {
+            const Maker make{stream, true};
+            const PackedMatrix up =
+                PackedMatrix::both_ways(stream, make.wide({wide, d}, 1), make.type(), WeightFormat::fp8).first;
+            const PackedMatrix down =
+                PackedMatrix::both_ways(stream, make.wide({d, wide}, 2), make.type(), WeightFormat::fp8).second;
+            // The gelu's input is about one: what is far from zero says little of it.
+            const Tensor small = make.in({t, d}, 3);
+            const Fp8Rows x = fp8_rows(stream, small), dy = fp8_rows(stream, make.in({t, d}, 4));
+            scale(stream, 1.0 / std::sqrt(static_cast<double>(d)), x.scales);
+            const Tensor bias = make.in({wide}, 5), before = make.out({t, wide});
+            const Tensor kept = gelu_keeps_input(stream.device()) ? before : make.out({t, wide});
+            const Fp8Rows y(stream.device(), t, wide), dx(stream.device(), t, wide);
+            const Tensor y_seen = make.wide_out({t, wide}), dx_seen = make.wide_out({t, wide});
+            const Tensor scratch = make.out({t, wide});
+            const bool timed = t > 10'000;
+            return PreparedOperation{[=, &stream] {
+                                       fp8_product_gelu(stream, x, up, bias, before, y, kept);
+                                       fp8_product_gelu_backward(stream, dy, down, kept, scratch, dx);
+                                       if (timed) return;
+                                       dequantize_rows(stream, y, y_seen);
+                                       dequantize_rows(stream, dx, dx_seen);
+                                     },
+                                     timed ? std::vector{kept} : std::vector{y_seen, dx_seen}};
           }};
 }
 
@@ -660,14 +707,14 @@ std::vector<OperationCase> test_cases() {
          {std::pair{37, 64}, {5, 250}, {130, 768}, {9, 1024}, {3, 3072}, {7, 4096}, {2, 10240}, {4, 1001}})
       cases.push_back(fp8_rows_case(rows, columns, narrow));
   for (auto [rows, columns] : {std::pair{37, 64}, {9, 768}, {6, 1024}, {2, 2000}})
-    cases.push_back(fp8_layer_norm_case(rows, columns));
+    cases.push_back(fp8_layer_norm_case(rows, columns)), cases.push_back(fp8_norms_case(rows, columns));
   for (auto [rows, columns] : {std::pair{37, 128}, {9, 3072}, {6, 4096}, {3, 1000}}) {
     cases.push_back(fp8_gelu_case(rows, columns, true));
     cases.push_back(fp8_gelu_case(rows, columns, false));
   }
   for (auto [t, k, n] :
        {std::array{1, 64, 192}, {63, 64, 64}, {200, 256, 1024}, {129, 1024, 256}, {131, 4096, 1024}, {18, 80, 48}})
-    cases.push_back(fp8_product_case(t, k, n));
+    cases.push_back(fp8_product_case(t, k, n)), cases.push_back(fp8_product_gelu_case(t, k, n));
   cases.push_back(elementwise_case(1003));
   cases.push_back(elementwise_case(100'000));
   cases.push_back(rows_case(37, 64));
@@ -709,6 +756,7 @@ std::vector<OperationCase> bench_cases() {
           fp8_product_case(t, d, d),
           fp8_product_case(t, d, wide),
           fp8_product_case(t, wide, d),
+          fp8_product_gelu_case(t, d, wide),
           fp8_rows_case(t, 3 * d, true),
           fp8_layer_norm_case(t, d),
           fp8_gelu_case(t, wide, true),
