@@ -270,27 +270,24 @@ void RandomFeatures::apply(Stream& stream, const Tensor& x, const Tensor& featur
       [&] { cuda::relu_product(stream, x, weights_, features); });
 }
 
-double float64_product_limit(Stream& stream) {
-  double operations = 0;
+double float64_product_limit(Stream& stream, double seconds) {
+  double operations = 0, total = 0;
   detail::dispatch(
       stream,
       [&] {
         const int threads = cpu::ThreadPool::instance().size();
-        std::int64_t rounds = 1 << 16;
-        for (double total = 0; total < 0.4;) {
+        constexpr std::int64_t rounds = 1 << 18;  // a few milliseconds
+        std::vector<double> results(static_cast<std::size_t>(threads));
+        for (; total < seconds;
+             operations += 2.0 * static_cast<double>(rounds * threads * simd().multiply_adds_per_round)) {
           const auto begin = std::chrono::steady_clock::now();
-          std::vector<double> results(static_cast<std::size_t>(threads));
           cpu::ThreadPool::instance().run(
               threads, [&](int i) { results[static_cast<std::size_t>(i)] = simd().multiply_adds(rounds); });
-          const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-          total += seconds;
-          operations =
-              std::max(operations, 2.0 * static_cast<double>(rounds) *
-                                       static_cast<double>(simd().multiply_adds_per_round * threads) / seconds);
-          if (seconds < 0.02) rounds *= 2;
+          total += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         }
+        operations /= total;
       },
-      [&] { operations = cuda::float64_product_limit(stream); });
+      [&] { operations = cuda::float64_product_limit(stream, seconds); });
   return operations;
 }
 

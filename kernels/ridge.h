@@ -119,8 +119,8 @@ class RandomFeatures {
 };
 
 // Operations a second (a multiplication and an addition are two) that no float64 product on this device passes: on a
-// CPU of fused multiply-adds in registers on all threads, on a GPU of a large product in the vendor's library. Takes
-// about half a second.
-double float64_product_limit(Stream& stream);
+// CPU of fused multiply-adds in registers on all threads, on a GPU of a large product in the vendor's library. The mean
+// over about `seconds`, so that what else the machine does slows it as it slows other work.
+double float64_product_limit(Stream& stream, double seconds);
 
 }  // namespace trib::kernels

@@ -98,6 +98,6 @@ void add_ridge_sums(Stream& stream, const Tensor& features, const std::vector<st
                     const RidgeSums& sums, const Tensor& weights);
 bool solve_ridge(Stream& stream, const Tensor& gram, const Tensor& class_sums, double gamma, const Tensor& weights);
 void relu_product(Stream& stream, const Tensor& x, const Tensor& w, const Tensor& y);
-double float64_product_limit(Stream& stream);
+double float64_product_limit(Stream& stream, double seconds);
 
 }  // namespace trib::kernels::cuda

@@ -308,7 +308,7 @@ void relu_product(Stream& stream, const Tensor& x, const Tensor& w, const Tensor
   }
 }
 
-double float64_product_limit(Stream& stream) {
+double float64_product_limit(Stream& stream, double seconds) {
   constexpr std::int64_t size = 8192;
   const Tensor a(stream.device(), DType::f64, {size, size}), b(stream.device(), DType::f64, {size, size}),
       c(stream.device(), DType::f64, {size, size});
@@ -316,17 +316,18 @@ double float64_product_limit(Stream& stream) {
     fill_uniform<<<grid_for(size * size), threads, 0, handle(stream)>>>(RawAccess::data<double>(*factor), size * size);
     check_launch("fill_uniform");
   }
-  double best = 0;
-  for (int run = 0; run < 6; ++run) {
+  double total = 0, operations = 0;
+  for (int run = 0; run < 2 || total < seconds; ++run) {
     stream.synchronize();
     const auto begin = std::chrono::steady_clock::now();
     product_f64(stream, size, size, size, 1.0, {RawAccess::data<double>(a), size}, {RawAccess::data<double>(b), size},
                 0.0, RawAccess::data<double>(c), size);
     stream.synchronize();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    if (run > 0) best = std::max(best, 2.0 * size * size * size / seconds);
+    if (run == 0) continue;  // warms up
+    total += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    operations += 2.0 * size * size * size;
   }
-  return best;
+  return operations / total;
 }
 
 }  // namespace trib::kernels::cuda
