@@ -45,7 +45,7 @@ void add_federation_commands(CLI::App& app, Exit& exit);  // init, invite, revok
 void add_token_commands(CLI::App& app, Exit& exit);       // token {create, list, revoke}
 void add_job_commands(CLI::App& app, Exit& exit);         // job {submit, list, show, watch, cancel}
 void add_simulate_command(CLI::App& app, Exit& exit);
-void add_bench_commands(CLI::App& app, Exit& exit);                 // bench {train}
+void add_bench_commands(CLI::App& app, Exit& exit);                 // bench {…}: what tasks measure
 void add_privacy_commands(CLI::App& app, Exit& exit);               // privacy {…}, whose parts are, with its parser:
 void add_privacy_planning_commands(CLI::App& privacy, Exit& exit);  // privacy {plan, epsilon, sigma}
 void add_privacy_ledger_commands(CLI::App& privacy, Exit& exit);    // privacy {report, statement, verify, export}
@@ -53,7 +53,7 @@ void add_privacy_audit_command(CLI::App& privacy, Exit& exit);      // privacy {
 void add_model_commands(CLI::App& app, Exit& exit);                 // model {export, evaluate, predict}
 void add_status_command(CLI::App& app, Exit& exit);
 void add_doctor_command(CLI::App& app, Exit& exit);
-void add_data_commands(CLI::App& app, Exit& exit);                  // data {split}
+void add_data_commands(CLI::App& app, Exit& exit);  // data {split}
 void add_completion_command(CLI::App& app);
 
 }  // namespace trib::cli

@@ -7,8 +7,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/random.h"
@@ -152,37 +152,53 @@ struct Predictions {
   std::map<std::string, double> metrics;
 };
 
-// What `trib bench train` asks of a task: a model, records, and how a site would train on them.
-struct BenchmarkRequest {
-  std::filesystem::path base;         // empty: random weights of `size`
-  std::string size;                   // "base" or "large"
-  std::string precision = "fp32";     // as in a job's [model] section
-  std::vector<std::string> settings;  // further keys of a job file, "adapter.rank=16"
-  std::int64_t batch = 64;            // records of every step
-  std::int64_t steps = 10;            // timed, private and plain each
-  std::vector<std::int64_t> lengths;  // of the records, in tokens, over and over
-  std::filesystem::path data;         // or a table of texts, which `base` has a tokenizer for
-  std::string format = "auto";
-  std::string text_column = "text";
-  std::int64_t max_tokens = 128;  // longer texts are cut
-  std::vector<kernels::Device*> devices;
-  std::optional<std::size_t> recorded_shapes;  // of micro-batches whose work is recorded, 0 for none; as in jobs
+// An option of a benchmark on the command line.
+struct BenchmarkOption {
+  enum class Kind { text, texts, integer, file, directory };  // texts: may be given several times
+  std::string name;                                           // "batch": --batch
+  std::string help;
+  Kind kind = Kind::text;
+  std::string value = {};                              // where it is not given
+  std::int64_t least = 0, most = 0;                    // of an integer
+  std::vector<std::string> choices = {};               // of a text; empty: any
+  std::vector<std::string> needs = {}, excludes = {};  // names of options that come before it
 };
 
-struct TrainingBenchmark {
-  std::string model, device;
-  std::string collective;  // that joins several devices; empty with one
-  std::int64_t batch = 0, micro_batch = 0;
-  double mean_tokens = 0.0;  // of a record
-  std::int64_t longest_tokens = 0;
-  // Medians of one step, as a job takes it: from the end of the one before it to its own.
-  double private_seconds = 0.0, plain_seconds = 0.0;
-  double overhead = 0.0;           // median over pairs of neighbouring steps
-  double operations = 0.0;         // a second, of the frozen products in private steps
-  double product_limit = 0.0;      // the same, of a large product alone on the same devices
-  std::uint64_t model_memory = 0;  // bytes that the loaded model takes of a GPU; 0 on a CPU
-  std::uint64_t peak_memory = 0;   // bytes; of the fullest device
-  bool memory_of_device = false;   // false: of the whole process, where the device does not count
+// What was given, and otherwise the options' own values.
+class BenchmarkArguments {
+ public:
+  std::vector<kernels::Device*> devices;
+  void set(const std::string& name, std::vector<std::string> values) { values_[name] = std::move(values); }
+  bool has(const std::string& name) const { return !text(name).empty(); }
+  // Empty, or 0, where there is no value.
+  std::string text(const std::string& name) const {
+    const auto found = values_.find(name);
+    return found == values_.end() || found->second.empty() ? std::string() : found->second.front();
+  }
+  std::vector<std::string> texts(const std::string& name) const {
+    const auto found = values_.find(name);
+    return found == values_.end() ? std::vector<std::string>() : found->second;
+  }
+  std::int64_t integer(const std::string& name) const {
+    const std::string value = text(name);
+    return value.empty() ? 0 : std::stoll(value);
+  }
+
+ private:
+  std::map<std::string, std::vector<std::string>> values_;
+};
+
+struct BenchmarkReport {
+  std::vector<std::pair<std::string, std::string>> lines;  // what was measured, and how much of it
+  std::string json;                                        // the same as one object
+};
+
+// `trib bench NAME`: measures this machine. Names are unique among all tasks of a build.
+struct Benchmark {
+  std::string name;
+  std::string summary;                   // for `trib bench --help`, with an example
+  std::vector<BenchmarkOption> options;  // beside --device, --threads and --json, which all have
+  std::function<Result<BenchmarkReport>(const BenchmarkArguments&, Progress&)> run;
 };
 
 // Records made for `trib privacy audit`, each of which is or is not among a site's records, and what an aggregator that
@@ -235,8 +251,8 @@ struct TaskDefinition {
   std::function<Result<std::vector<std::string>>(const JobSpec&, const AggregatorContext&)> pin;
   // Applies a trained model to a table. May be empty.
   std::function<Result<Predictions>(const PredictRequest&, Progress&)> predict;
-  // Times training steps on this machine. May be empty.
-  std::function<Result<TrainingBenchmark>(const BenchmarkRequest&, Progress&)> benchmark;
+  // What `trib bench` measures of it.
+  std::vector<Benchmark> benchmarks;
 };
 
 // All tasks of this build, ordered by name.

@@ -1,5 +1,7 @@
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -13,6 +15,7 @@ namespace trib::kernels {
 namespace {
 
 constexpr std::align_val_t alignment{64};
+constexpr std::size_t huge_page = std::size_t{2} << 20, least_of_huge_pages = 2 * huge_page;
 
 class CpuStream final : public Stream {
  public:
@@ -45,8 +48,22 @@ class CpuDevice final : public Device {
   }
   std::unique_ptr<Stream> make_stream() override { return std::make_unique<CpuStream>(*this); }
 
-  void* allocate(std::size_t bytes) override { return ::operator new(bytes, alignment); }
-  void deallocate(void* pointer, std::size_t) override { ::operator delete(pointer, alignment); }
+  void* allocate(std::size_t bytes) override {
+    if (bytes < least_of_huge_pages) return ::operator new(bytes, alignment);
+    // The first touch of a page costs microseconds on a virtual machine: 100 MB in pages of 4 KiB take 0.4 s, in huge
+    // ones 0.01 to 0.2 s. A refusal of the advice costs nothing else.
+    const std::size_t whole = (bytes + huge_page - 1) / huge_page * huge_page;
+    void* const pointer = std::aligned_alloc(huge_page, whole);
+    if (pointer == nullptr) throw std::bad_alloc();
+    ::madvise(pointer, whole, MADV_HUGEPAGE);
+    return pointer;
+  }
+  void deallocate(void* pointer, std::size_t bytes) override {
+    if (bytes < least_of_huge_pages)
+      ::operator delete(pointer, alignment);
+    else
+      std::free(pointer);
+  }
   // Empty tensors have no address, and <cstring> takes no null pointer, not even for 0 bytes.
   void copy_from_host(Stream&, void* to, const void* from, std::size_t bytes) override {
     if (bytes > 0) std::memcpy(to, from, bytes);

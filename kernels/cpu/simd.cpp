@@ -13,6 +13,7 @@ namespace trib::kernels::cpu {
     void add_noise(SimdKernels& kernels);       \
     void add_grid(SimdKernels& kernels);        \
     void add_linalg(SimdKernels& kernels);      \
+    void add_ridge(SimdKernels& kernels);       \
     SimdKernels table(const char* name) {       \
       SimdKernels kernels = {};                 \
       kernels.name = name;                      \
@@ -23,6 +24,7 @@ namespace trib::kernels::cpu {
       add_noise(kernels);                       \
       add_grid(kernels);                        \
       add_linalg(kernels);                      \
+      add_ridge(kernels);                       \
       return kernels;                           \
     }                                           \
   }

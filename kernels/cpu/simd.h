@@ -68,6 +68,8 @@ struct DiscreteGaussianTable {
   std::uint32_t weight[cells];       // of 2^32
 };
 
+inline constexpr std::int64_t relu_rows = 64;
+
 struct SimdKernels {
   const char* name;
 
@@ -119,8 +121,35 @@ struct SimdKernels {
                                     std::uint64_t stream_id, std::uint64_t first_counter, std::int64_t* y,
                                     std::int64_t begin, std::int64_t end, std::int64_t* pending);
 
+  // Panels of `panel_width` columns side by side, row after row: panel j of x (rows, columns), each row times its
+  // weight (null: 1), is at panels + j·rows·panel_width, with zeros beyond the last column. For panels [begin, end).
+  std::int64_t panel_width;
+  void (*pack_panels_f32)(const float* x, std::int64_t row_stride, const float* weights, std::int64_t rows,
+                          std::int64_t columns, std::int64_t begin, std::int64_t end, double* panels);
+  void (*pack_panels_f64)(const double* x, std::int64_t row_stride, const float* weights, std::int64_t rows,
+                          std::int64_t columns, std::int64_t begin, std::int64_t end, double* panels);
+  // The packed triangle (d, d) += alpha·leftᵀ·right, left and right (k, d) in panels, in the rows of panels
+  // [begin, end).
+  void (*add_panels)(double alpha, const double* left, const double* right, std::int64_t k, double* triangle,
+                     std::int64_t d, std::int64_t begin, std::int64_t end);
+  // c (m, n) = alpha·aᵀ·b, or += if accumulate. a (k, m), b (k, n).
+  void (*matmul_transposed_f64)(double alpha, const double* a, std::int64_t lda, const double* b, std::int64_t ldb,
+                                double* c, std::int64_t ldc, std::int64_t m, std::int64_t n, std::int64_t k,
+                                bool accumulate);
+  // y += a·x.
+  void (*add_scaled_f64)(double a, const float* x, double* y, std::int64_t count);
+  // y (rows, columns) = max(0, x·w) in the columns of panels [begin, end) of w (k, columns); rows at most relu_rows,
+  // scratch of relu_rows·k.
+  void (*relu_product)(const float* x, std::int64_t rows, std::int64_t k, const double* panels, std::int64_t begin,
+                       std::int64_t end, std::int64_t columns, double* scratch, float* y);
+  // `rounds` times `multiply_adds_per_round` fused multiply-adds in registers; the result is of no use.
+  double (*multiply_adds)(std::int64_t rounds);
+  std::int64_t multiply_adds_per_round;
+
   double (*dot_f64)(const double* x, const double* y, std::int64_t count);
   void (*axpy_f64)(double a, const double* x, double* y, std::int64_t count);
+  // y += a·row; returns row·x.
+  double (*dot_and_add_f64)(const double* row, const double* x, double a, double* y, std::int64_t count);
 };
 
 // The table for this machine.

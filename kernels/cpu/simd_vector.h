@@ -22,6 +22,7 @@ void add_per_sample(SimdKernels& kernels);
 void add_noise(SimdKernels& kernels);
 void add_grid(SimdKernels& kernels);
 void add_linalg(SimdKernels& kernels);
+void add_ridge(SimdKernels& kernels);
 
 #if defined(__AVX512F__)
 inline constexpr int width = 16;

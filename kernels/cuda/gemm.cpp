@@ -15,6 +15,7 @@
 #include "kernels/cuda/low_rank.h"
 #include "kernels/cuda/operations.h"
 #include "kernels/cuda/quantized_gemm.h"
+#include "kernels/cuda/ridge.h"
 #include "kernels/cuda/runtime.h"
 
 namespace trib::kernels::cuda {
@@ -25,6 +26,7 @@ namespace {
   F(cublasCreate_v2)           \
   F(cublasSetStream_v2)        \
   F(cublasSetWorkspace_v2)     \
+  F(cublasDsyrk_v2)            \
   F(cublasGetStatusString)
 #define TRIB_BLASLT_FUNCTIONS(F)     \
   F(cublasLtCreate)                  \
@@ -412,6 +414,28 @@ void matmul(Stream& stream, float alpha, const MatrixView& a, const MatrixView& 
 void matmul_transposed(Stream& stream, float alpha, const MatrixView& a, const MatrixView& b, bool accumulate,
                        const MatrixView& c) {
   small_product(stream, alpha, a, true, b, accumulate, c);
+}
+
+void product_f64(Stream& stream, std::int64_t m, std::int64_t n, std::int64_t k, double alpha, const Columns& a,
+                 const Columns& b, double beta, double* c, std::int64_t c_stride) {
+  Handles& h = handles(stream);
+  const std::lock_guard lock(h.mutex);
+  check_blas(blas().cublasGemmEx(h.base.at(handle(stream)), a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
+                                 b.transposed ? CUBLAS_OP_T : CUBLAS_OP_N, static_cast<int>(m), static_cast<int>(n),
+                                 static_cast<int>(k), &alpha, a.data, CUDA_R_64F, static_cast<int>(a.stride), b.data,
+                                 CUDA_R_64F, static_cast<int>(b.stride), &beta, c, CUDA_R_64F,
+                                 static_cast<int>(c_stride), CUBLAS_COMPUTE_64F, CUBLAS_GEMM_DEFAULT),
+             "a product");
+}
+
+void lower_gram_f64(Stream& stream, std::int64_t m, std::int64_t k, double alpha, const double* a,
+                    std::int64_t a_stride, double beta, double* c, std::int64_t c_stride) {
+  Handles& h = handles(stream);
+  const std::lock_guard lock(h.mutex);
+  check_blas(blas().cublasDsyrk_v2(h.base.at(handle(stream)), CUBLAS_FILL_MODE_LOWER, CUBLAS_OP_N, static_cast<int>(m),
+                                   static_cast<int>(k), &alpha, a, static_cast<int>(a_stride), &beta, c,
+                                   static_cast<int>(c_stride)),
+             "a product");
 }
 
 }  // namespace trib::kernels::cuda

@@ -12,6 +12,7 @@
 #include "kernels/layer_norm.h"
 #include "kernels/linalg.h"
 #include "kernels/per_sample.h"
+#include "kernels/ridge.h"
 
 namespace trib::kernels::cuda {
 
@@ -91,5 +92,12 @@ void scale_grid(Stream& stream, double a, const Tensor& grid, const Tensor& y);
 // linalg.h. refactorize_batch leaves adapters that it does not serve untouched and returns their indices: those whose
 // A is not orthonormal or whose elements are not finite, and shapes beyond its limits.
 std::vector<std::size_t> refactorize_batch(Stream& stream, std::span<const Refactorization> adapters);
+
+// ridge.h. solve_ridge gives false, and no solution, where a pivot is too small or a sum is not finite.
+void add_ridge_sums(Stream& stream, const Tensor& features, const std::vector<std::int32_t>& labels,
+                    const RidgeSums& sums, const Tensor& weights);
+bool solve_ridge(Stream& stream, const Tensor& gram, const Tensor& class_sums, double gamma, const Tensor& weights);
+void relu_product(Stream& stream, const Tensor& x, const Tensor& w, const Tensor& y);
+double float64_product_limit(Stream& stream, double seconds);
 
 }  // namespace trib::kernels::cuda

@@ -24,7 +24,7 @@ TaskDefinition definition() {
       .make_canaries = {},
       .pin = {},
       .predict = {},
-      .benchmark = {},
+      .benchmarks = {},
   };
 }
 

@@ -54,7 +54,7 @@ TaskDefinition definition() {
       .make_canaries = make_canaries,
       .pin = pin_to_aggregator,
       .predict = predict_text,
-      .benchmark = benchmark_training,
+      .benchmarks = {train_benchmark()},
   };
 }
 

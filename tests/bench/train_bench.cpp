@@ -42,7 +42,7 @@ int run(int count, char** arguments) {
     return 2;
   }
   const std::string tokens = arguments[5];
-  BenchmarkRequest request;
+  lora_text::BenchmarkRequest request;
   request.size = arguments[2];
   const std::string precision = arguments[3];
   const bool is_few_bits = precision == "int8" || precision == "int4";

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "cli/commands.h"
+#include "tasks/task.h"
 
 namespace trib::cli {
 namespace {
@@ -58,6 +59,23 @@ TEST_F(CommandTree, OffersJsonWhereverAScriptWouldRead) {
     if (is_group || path == "init" || path == "completion" || path == "operator join") return;
     EXPECT_NE(command.get_option_no_throw("--json"), nullptr) << path;
   });
+}
+
+TEST_F(CommandTree, HasEveryBenchmarkOfEveryTask) {
+  std::size_t benchmarks = 0;
+  for (const tasks::TaskDefinition& task : tasks::registered_tasks())
+    for (const tasks::Benchmark& benchmark : task.benchmarks) {
+      ++benchmarks;
+      const CLI::App* command =
+          app_.get_subcommand("bench")->get_subcommand(benchmark.name);  // throws where there is none
+      for (const tasks::BenchmarkOption& option : benchmark.options) {
+        const CLI::Option* found = command->get_option_no_throw("--" + option.name);
+        ASSERT_NE(found, nullptr) << benchmark.name << " --" << option.name;
+        EXPECT_EQ(found->get_default_str(), option.value);
+      }
+      EXPECT_NE(command->get_option_no_throw("--device"), nullptr);
+    }
+  EXPECT_EQ(app_.get_subcommand("bench")->get_subcommands([](const CLI::App*) { return true; }).size(), benchmarks);
 }
 
 TEST_F(CommandTree, TakesServerAndCredentialsWhereverItTalksToAnAggregator) {

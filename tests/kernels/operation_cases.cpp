@@ -16,6 +16,7 @@
 #include "kernels/linalg.h"
 #include "kernels/loss.h"
 #include "kernels/per_sample.h"
+#include "kernels/ridge.h"
 #include "tests/kernels/case_maker.h"
 
 namespace trib::kernels {
@@ -569,6 +570,43 @@ OperationCase refactorize_case(std::int64_t adapters, std::int64_t m, std::int64
           }};
 }
 
+// Sums of records and the weights that are solved from them.
+OperationCase ridge_case(std::int64_t rows, std::int64_t d, std::int64_t classes, bool weighted) {
+  const double n = static_cast<double>(rows), size = static_cast<double>(d), side = static_cast<double>(classes);
+  return {(weighted ? "weighted_ridge_sums_and_solve" : "ridge_sums_and_solve") + by({rows, d, classes}), 1e-6,
+          n * size * (size + 1) + size * size * (size / 3 + 2 * side), 4 * n * size + 8 * size * (size + 2 * side),
+          [=](Stream& stream) {
+            const Maker make{stream, false};
+            const Tensor x = make.wide({rows, d}, 1);
+            std::vector<float> record_weights = random_values(rows, 2, false);
+            for (float& weight : record_weights) weight = std::abs(weight);
+            const Tensor record_weight =
+                weighted ? Tensor::from_host(stream, std::span<const float>(record_weights)) : Tensor();
+            std::vector<std::int32_t> labels;
+            for (std::int64_t i = 0; i < rows; ++i) labels.push_back(static_cast<std::int32_t>(i * i % classes));
+            const Tensor label = make.indices(labels), weights(stream.device(), DType::f64, {classes, d});
+            const RidgeSums sums = RidgeSums::zeros(stream, d, classes);
+            return PreparedOperation{
+                [=, &stream] {
+                  for (const Tensor& sum : {sums.gram, sums.class_sums, sums.counts}) sum.zero(stream);
+                  add_ridge_sums(stream, x, label, sums, record_weight);
+                  weights.copy_from(stream, solve_ridge(stream, sums.gram, sums.class_sums, 1.0).value().weights);
+                },
+                {sums.gram, sums.class_sums, sums.counts, weights}};
+          }};
+}
+
+OperationCase buffer_layer_case(std::int64_t rows, std::int64_t d_in, std::int64_t width) {
+  return {"buffer_layer" + by({rows, d_in, width}), exact, 2.0 * static_cast<double>(rows * d_in * width),
+          4.0 * static_cast<double>(rows * d_in + d_in * width + rows * width), [=](Stream& stream) {
+            const Maker make{stream, false};
+            const Tensor x = make.wide({rows, d_in}, 1), features = make.wide_out({rows, width});
+            const auto layer =
+                std::make_shared<RandomFeatures>(stream, RandomKey::from_seed(4).bytes(), 1, d_in, width);
+            return PreparedOperation{[=, &stream] { layer->apply(stream, x, features); }, {features}};
+          }};
+}
+
 }  // namespace
 
 std::vector<OperationCase> test_cases() {
@@ -650,6 +688,11 @@ std::vector<OperationCase> test_cases() {
   cases.push_back(refactorize_case(2, 64, 64, 1));
   cases.push_back(refactorize_case(2, 100, 30, 5));
   cases.push_back(refactorize_case(2, 300, 256, 16));
+  for (bool weighted : {false, true})
+    for (auto [rows, d, classes] : {std::array{1, 1, 1}, {40, 7, 3}, {130, 64, 10}, {700, 201, 150}, {300, 577, 2}})
+      cases.push_back(ridge_case(rows, d, classes, weighted));
+  for (auto [rows, d_in, width] : {std::array{1, 1, 1}, {37, 100, 250}, {200, 33, 65}})
+    cases.push_back(buffer_layer_case(rows, d_in, width));
   return cases;
 }
 
@@ -689,7 +732,10 @@ std::vector<OperationCase> bench_cases() {
           rounded_sum_case(512, 1, 48 * d * rank),
           rounded_sum_case(512, 48, d * rank),
           discrete_noise_case(48 * d * rank),
-          refactorize_case(48, d, d, rank)};
+          refactorize_case(48, d, d, rank),
+          ridge_case(4096, 1024, 150, false),
+          ridge_case(4096, 5000, 150, false),
+          buffer_layer_case(4096, 512, 5000)};
 }
 
 }  // namespace trib::kernels

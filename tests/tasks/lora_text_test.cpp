@@ -17,6 +17,7 @@
 #include "privacy/accountant.h"
 #include "tasks/data/text_table.h"
 #include "tasks/lora_text/base_model.h"
+#include "tasks/lora_text/benchmark.h"
 #include "tasks/lora_text/config.h"
 #include "tasks/lora_text/records.h"
 #include "tasks/site_evaluation.h"
@@ -429,7 +430,7 @@ TEST_F(LoraTextTest, SaysThatADeviceHasNoMemoryForTheModelToMeasure) {
   request.base = models_directory / "roberta-mini-imdb";
   request.lengths = {8};
   request.devices = {&device};
-  const auto measured = definition().benchmark(request, progress_);
+  const auto measured = benchmark_training(request, progress_);
   ASSERT_FALSE(measured);
   EXPECT_EQ(measured.error().code, Errc::unavailable);
   EXPECT_THAT(measured.error().message, HasSubstr("cuda:0 has no memory for this model"));
@@ -443,7 +444,7 @@ TEST_F(LoraTextTest, MeasuresATrainingStepOfAModelWithRandomOrRealWeights) {
   request.data = directory_ / "site-1.tsv";
   request.max_tokens = 16;
   request.devices = {&kernels::cpu_device()};
-  const TrainingBenchmark measured = definition().benchmark(request, progress_).value();
+  const TrainingBenchmark measured = benchmark_training(request, progress_).value();
   EXPECT_EQ(measured.model, "roberta-mini-imdb");
   EXPECT_EQ(measured.device, kernels::cpu_device().name());
   EXPECT_EQ(measured.batch, 6);
@@ -461,19 +462,19 @@ TEST_F(LoraTextTest, MeasuresATrainingStepOfAModelWithRandomOrRealWeights) {
   request.data.clear();
   request.lengths = {5, 9};
   request.devices = {&first, &second};
-  const TrainingBenchmark shared = definition().benchmark(request, progress_).value();
+  const TrainingBenchmark shared = benchmark_training(request, progress_).value();
   EXPECT_EQ(shared.collective, "host memory");
   EXPECT_EQ(shared.mean_tokens, 7.0);
   EXPECT_LE(shared.micro_batch, 3);
 
   request.lengths = {100'000};
-  EXPECT_THAT(definition().benchmark(request, progress_).error().message, HasSubstr("the model takes 1 to"));
+  EXPECT_THAT(benchmark_training(request, progress_).error().message, HasSubstr("the model takes 1 to"));
   request.precision = "fp7";
-  EXPECT_THAT(definition().benchmark(request, progress_).error().message, HasSubstr("model.precision"));
+  EXPECT_THAT(benchmark_training(request, progress_).error().message, HasSubstr("model.precision"));
   request.base.clear();
   request.precision = "fp32";
   request.size = "giant";
-  EXPECT_THAT(definition().benchmark(request, progress_).error().message, HasSubstr("\"base\" and \"large\""));
+  EXPECT_THAT(benchmark_training(request, progress_).error().message, HasSubstr("\"base\" and \"large\""));
 }
 
 TEST_F(LoraTextTest, RefusesToTrainWithoutConstantsOrFromAnotherBroadcast) {
