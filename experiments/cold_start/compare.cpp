@@ -1,8 +1,7 @@
-// cold_start_compare JOB.toml [METHOD …] [--seeds 1,2,3] [--epochs N] [--steps N] [--set section.key=value …]
+// cold_start_compare JOB.toml [METHOD …] [--seeds 1,2,3] [--epochs N] [--trace STEPS] [--set section.key=value …]
 // Trains baselines, and our model on one machine with no federation around it, on the data, split and features that the
 // job file describes, and prints one line of metrics a method and seed: tab-separated, with a header. "ours" takes as
-// many steps as the job has rounds, of its batch size, with its optimizer, which is what one site in `trib simulate`
-// does.
+// many steps as the job has rounds, each of as many users as its sites take together, with its optimizer.
 #include <spdlog/fmt/fmt.h>
 
 #include <chrono>
@@ -119,7 +118,8 @@ std::map<std::string, double> train_ours(const tasks::JobSpec& job, const Config
   weights.rows = 1;
   weights.columns = std::ssize(weights.values);
   for (auto* zeros : {&weights.gradient, &weights.m, &weights.v}) zeros->assign(weights.values.size(), 0.0f);
-  const double rate = std::min(1.0, static_cast<double>(config.batch_size) / static_cast<double>(trained.size()));
+  const double rate = std::min(
+      1.0, static_cast<double>(config.batch_size * job.simulated_sites) / static_cast<double>(trained.size()));
   const double expected = rate * static_cast<double>(trained.size());
   const auto start = std::chrono::steady_clock::now();
   for (std::int64_t step = 1; step <= job.rounds; ++step) {

@@ -1,5 +1,6 @@
 #include "tasks/cold_start/cold_start.h"
 
+#include "tasks/cold_start/benchmark.h"
 #include "tasks/cold_start/halves.h"
 
 namespace trib::tasks::cold_start {
@@ -24,7 +25,7 @@ TaskDefinition definition() {
       .make_canaries = {},
       .pin = {},
       .predict = {},
-      .benchmarks = {},
+      .benchmarks = {recommend_benchmark()},
   };
 }
 

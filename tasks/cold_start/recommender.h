@@ -22,9 +22,9 @@ struct ModelConfig {
   double input_share = 0.5;      // of a user's interactions that are the input, the others being targets
   double item_dropout = 0.5;     // ρ: content in place of an item's embedding
   double user_dropout = 0.2;     // ρ_u: a user without interactions
-  double contrast_weight = 0.1;  // λ
-  double contrast_temperature = 0.2;
-  std::int64_t contrast_items = 16, contrast_negatives = 64;  // targets of a user, and sampled items
+  double contrast_weight = 1.0;  // λ
+  double contrast_temperature = 0.1;
+  std::int64_t contrast_items = 8, contrast_negatives = 32;  // targets of a user, and sampled items
   std::int64_t private_steps = 0;                             // k, of the user's private parameters
   double private_rate = 0.1;
   // For the ablation.
