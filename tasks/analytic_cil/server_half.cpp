@@ -186,8 +186,13 @@ class ServerHalf final : public ServerTask {
     std::optional<double> best;
     double best_score = -std::numeric_limits<double>::infinity();
     Error last{Errc::invalid_argument, "no value of the grid can be used"};
+    const auto cpu_stream = kernels::cpu_device().make_stream();
+    std::vector<double> gammas;
     for (const double candidate : gamma_grid(config_)) {
       const double gamma = std::max(candidate, floor);
+      if (gammas.empty() || gamma > gammas.back()) gammas.push_back(gamma);
+    }
+    for (const double gamma : gammas) {
       double score = 0.0;
       if (config_.selection == GammaSelection::gcv) {
         const auto result = sweep.score(gamma, records, records);
@@ -202,7 +207,7 @@ class ServerHalf final : public ServerTask {
           last = weights.error();
           continue;
         }
-        const HostTensor host = weights->to_host(*stream_);
+        const HostTensor host = weights->to_host(*cpu_stream);  // where the sweep is
         score = validation_set_->judge(*stream_, host, exposed).accuracy;
       }
       if (score >= best_score) {
