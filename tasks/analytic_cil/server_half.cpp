@@ -55,7 +55,8 @@ class ServerHalf final : public ServerTask {
 
   Result<TensorMap> initial_state() override {
     TensorMap state;
-    for (const TensorSpec& spec : contribution_schema().specs()) state[spec.name] = HostTensor(spec.dtype, spec.shape);
+    const TensorSchema sums = contribution_schema();
+    for (const TensorSpec& spec : sums.specs()) state[spec.name] = HostTensor(spec.dtype, spec.shape);
     const std::int64_t classes = config_.class_count();
     state["weights"] = HostTensor(DType::f64, {classes, buffer_.width()});
     state["gamma"] = HostTensor(DType::f64, {1});
