@@ -6,8 +6,8 @@
 # Experiments: heterogeneity (CLINC150, 6 and 100 sites, Dirichlet 0.1 and 0.01), phases (5 and 10), banking77, privacy
 # (epsilon 1, 3, 8 and none), width (buffers under privacy), probe (federated SGD and FedAvg on the same features within
 # the same bytes), cifar10 (needs a vision backbone). Default: heterogeneity phases privacy width probe.
-# DIR of --data holds banking77/train.csv and test.csv (experiments/data/prepare.sh), and cifar10/ as that script leaves
-# it. Every run leaves OUT/NAME.json, what `trib simulate --json` prints; a run whose file is there is not repeated. The
+# DIR of --data holds banking77/train.csv and test.csv (experiments/data/prepare.sh), and cifar10/train and test with a
+# folder of JPEG files for each class. Every run leaves OUT/NAME.json, what `trib simulate --json` prints; a run whose file is there is not repeated. The
 # tables are made of these files and written to results.md, stream.svg and privacy.svg. TRIB names the program (default:
 # build/release/bin/trib).
 set -euo pipefail
@@ -122,7 +122,12 @@ for experiment in "${experiments[@]}"; do
       run banking-5-6-0.1 banking77 6 --set "simulate.train=$data/banking77/train.csv" \
         --set "evaluation.file=$data/banking77/test.csv" ;;
     cifar10)
-      [[ -f $data/cifar10/train.csv ]] || { echo "cifar10 needs $data/cifar10/train.csv; see $0 --help" >&2; exit 1; }
+      for part in train test; do
+        [[ -d $data/cifar10/$part ]] || { echo "cifar10 needs $data/cifar10/$part/CLASS/*.jpg; see $0 --help" >&2; exit 1; }
+        (cd "$data/cifar10" && echo "file,label" && find "$part" -name '*.jpg' | sort |
+          awk -F / '{ print $0 "," $2 }') >"$out/cifar10-$part.csv.part"
+        mv "$out/cifar10-$part.csv.part" "$data/cifar10/$part.csv"
+      done
       run cifar-5-6-0.1 cifar10 6 --set "simulate.train=$data/cifar10/train.csv" \
         --set "evaluation.file=$data/cifar10/test.csv" ;;
     *) echo "no experiment $experiment; see $0 --help" >&2; exit 2 ;;

@@ -55,7 +55,8 @@ class ServerHalf final : public ServerTask {
 
   Result<TensorMap> initial_state() override {
     TensorMap state;
-    for (const TensorSpec& spec : contribution_schema().specs()) state[spec.name] = HostTensor(spec.dtype, spec.shape);
+    const TensorSchema sums = contribution_schema();
+    for (const TensorSpec& spec : sums.specs()) state[spec.name] = HostTensor(spec.dtype, spec.shape);
     const std::int64_t classes = config_.class_count();
     state["weights"] = HostTensor(DType::f64, {classes, buffer_.width()});
     state["gamma"] = HostTensor(DType::f64, {1});
@@ -186,8 +187,13 @@ class ServerHalf final : public ServerTask {
     std::optional<double> best;
     double best_score = -std::numeric_limits<double>::infinity();
     Error last{Errc::invalid_argument, "no value of the grid can be used"};
+    const auto cpu_stream = kernels::cpu_device().make_stream();
+    std::vector<double> gammas;
     for (const double candidate : gamma_grid(config_)) {
       const double gamma = std::max(candidate, floor);
+      if (gammas.empty() || gamma > gammas.back()) gammas.push_back(gamma);
+    }
+    for (const double gamma : gammas) {
       double score = 0.0;
       if (config_.selection == GammaSelection::gcv) {
         const auto result = sweep.score(gamma, records, records);
@@ -202,7 +208,7 @@ class ServerHalf final : public ServerTask {
           last = weights.error();
           continue;
         }
-        const HostTensor host = weights->to_host(*stream_);
+        const HostTensor host = weights->to_host(*cpu_stream);  // where the sweep is
         score = validation_set_->judge(*stream_, host, exposed).accuracy;
       }
       if (score >= best_score) {
