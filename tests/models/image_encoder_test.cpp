@@ -127,7 +127,7 @@ HostTensor random_pixels(std::int64_t images, std::int64_t size) {
 
 TEST_P(ImageEncoderOn, SqueezenetGivesTheMeansOfFire9) {
   const TensorMap state = read_safetensors(squeezenet / "model.safetensors").value().tensors;
-  for (const std::int64_t size : {29, 60, 71}) {  // pools with and without a last window that is cut
+  for (const std::int64_t size : {29, 35}) {  // pools with and without a last window that is cut
     const auto encoder = load_image_encoder(*device, squeezenet, size, Float32Products::exact).value();
     EXPECT_EQ(encoder->width(), 512);
     const HostTensor pixels = random_pixels(2, size);
