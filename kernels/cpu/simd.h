@@ -89,6 +89,10 @@ struct SimdKernels {
                    std::int64_t end);
   void (*tanh)(const float* x, float* y, std::int64_t begin, std::int64_t end);
   void (*tanh_backward)(const float* dy, const float* y, float* dx, std::int64_t begin, std::int64_t end);
+  void (*rectify)(float* x, std::int64_t begin, std::int64_t end);  // x = max(x, 0)
+  // y[j] = the largest of corner[r·row_stride + c·channels + j] over `rows` and `columns`, for j in [0, channels).
+  void (*largest)(const float* corner, std::int64_t channels, std::int64_t columns, std::int64_t row_stride,
+                  std::int64_t rows, float* y);
   void (*to_bf16)(const float* x, std::uint16_t* y, std::int64_t begin, std::int64_t end);
   void (*axpy)(float a, const float* x, float* y, std::int64_t begin, std::int64_t end);
   void (*scale)(float a, float* x, std::int64_t begin, std::int64_t end);

@@ -186,6 +186,25 @@ void tanh_backward(const float* dy, const float* y, float* dx, int64_t begin, in
   });
 }
 
+void rectify(float* x, int64_t begin, int64_t end) {
+  for_each_vector(begin, end, [&](int64_t i, int64_t count) {
+    const Floats v = load_at(x, i, count);
+    store_at<false>(x, i, select(v > Floats{}, v, Floats{}), count);
+  });
+}
+
+void largest(const float* corner, int64_t channels, int64_t columns, int64_t row_stride, int64_t rows, float* y) {
+  for_each_vector(0, channels, [&](int64_t i, int64_t count) {
+    Floats best = load_at(corner, i, count);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < columns; ++c) {
+        const Floats v = load_at(corner + r * row_stride + c * channels, i, count);
+        best = select(v > best, v, best);
+      }
+    store_at<false>(y, i, best, count);
+  });
+}
+
 void to_bf16(const float* x, uint16_t* y, int64_t begin, int64_t end) {
   for_each_vector(begin, end, [&](int64_t i, int64_t count) { store_at<true>(y, i, load_at(x, i, count), count); });
 }
@@ -233,6 +252,8 @@ void add_elementwise(SimdKernels& kernels) {
   kernels.multiply = multiply;
   kernels.tanh = tanh;
   kernels.tanh_backward = tanh_backward;
+  kernels.rectify = rectify;
+  kernels.largest = largest;
   kernels.to_bf16 = to_bf16;
   kernels.axpy = axpy;
   kernels.scale = scale;

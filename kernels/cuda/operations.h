@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/convolution.h"
 #include "kernels/gemm.h"
 #include "kernels/layer_norm.h"
 #include "kernels/linalg.h"
@@ -26,6 +27,12 @@ void convert(Stream& stream, const Tensor& x, const Tensor& y);
 void attention(Stream& stream, const AttentionInputs& inputs, const Tensor& output, const Tensor& log_sums);
 void attention_backward(Stream& stream, const AttentionInputs& inputs, const Tensor& log_sums, const Tensor& d_output,
                         const MatrixView& d_query, const MatrixView& d_keys, const MatrixView& d_values);
+
+// convolution.h. gather_windows() gives the windows of to.dim(0) output rows from `first` on; rectify() is max(x, 0).
+void gather_windows(Stream& stream, const Tensor& x, const Windows& windows, std::int64_t first, const Tensor& to);
+void rectify(Stream& stream, const Tensor& x);
+void max_pool(Stream& stream, const Tensor& x, const Windows& windows, const Tensor& y);
+void mean_pool(Stream& stream, const Tensor& x, std::int64_t images, const MatrixView& y);
 
 // embedding.h
 void embed(Stream& stream, const Tensor& tokens, const Tensor& tokens_table, const Tensor& positions,

@@ -8,6 +8,7 @@
 #include "common/random.h"
 #include "kernels/activation.h"
 #include "kernels/attention.h"
+#include "kernels/convolution.h"
 #include "kernels/embedding.h"
 #include "kernels/fp8.h"
 #include "kernels/gemm.h"
@@ -569,6 +570,42 @@ OperationCase refactorize_case(std::int64_t adapters, std::int64_t m, std::int64
           }};
 }
 
+// A convolution, its accumulating form, and both pools behind it.
+OperationCase convolution_case(const Windows& w, std::int64_t outputs,
+                               Float32Products products = Float32Products::exact) {
+  const double operations = 2.0 * w.output_rows() * w.window_size() * outputs;
+  return {"convolution_and_pools" +
+              by({w.images, w.height, w.width, w.channels, w.window, w.stride, w.padding, outputs}) +
+              (products == Float32Products::tf32 ? "_tf32" : "_f32"),
+          products == Float32Products::tf32 ? tf32_rounding : f32_rounding, 2 * operations,
+          4.0 * (w.input_rows() * w.channels + 3 * w.output_rows() * outputs), [=](Stream& stream) {
+            const Maker make{stream, false};
+            const Tensor x = make.wide({w.input_rows(), w.channels}, 1), bias = make.wide({outputs}, 3),
+                         start = make.wide({w.output_rows(), outputs}, 4);
+            const PackedMatrix weights(stream, make.wide({w.window_size(), outputs}, 2), false, DType::f32, products);
+            const std::int64_t window = std::min<std::int64_t>({3, w.output_height(), w.output_width()});
+            const Windows pool{.images = w.images,
+                               .height = w.output_height(),
+                               .width = w.output_width(),
+                               .channels = outputs,
+                               .window = window,
+                               .stride = std::min<std::int64_t>(2, window)};
+            const std::int64_t pooled_rows =
+                w.images * pooled_size(pool.height, window, pool.stride) * pooled_size(pool.width, window, pool.stride);
+            const Tensor y = make.wide_out({w.output_rows(), outputs}), sum = make.wide_out({w.output_rows(), outputs}),
+                         largest = make.wide_out({pooled_rows, outputs}), mean = make.wide_out({w.images, outputs});
+            const auto workspace = std::make_shared<Workspace>(stream.device());
+            return PreparedOperation{[=, &stream] {
+                                       convolution(stream, *workspace, x, w, weights, bias, false, false, y);
+                                       sum.copy_from(stream, start);
+                                       convolution(stream, *workspace, x, w, weights, {}, true, true, sum);
+                                       max_pool(stream, y, pool, largest);
+                                       mean_pool(stream, y, w.images, mean);
+                                     },
+                                     {y, sum, largest, mean}};
+          }};
+}
+
 }  // namespace
 
 std::vector<OperationCase> test_cases() {
@@ -632,6 +669,11 @@ std::vector<OperationCase> test_cases() {
     cases.push_back(fp8_product_case(t, k, n));
   cases.push_back(elementwise_case(1003));
   cases.push_back(elementwise_case(100'000));
+  for (const Windows& w : {Windows{2, 9, 7, 3, 3, 1, 1}, Windows{1, 23, 19, 3, 7, 2, 0}, Windows{3, 8, 8, 16, 1, 1, 0},
+                           Windows{1, 1, 1, 5, 1, 1, 0}, Windows{2, 32, 32, 3, 8, 8, 0}, Windows{1, 5, 4, 33, 3, 2, 2}})
+    for (const std::int64_t outputs : {1, 16, 37}) cases.push_back(convolution_case(w, outputs));
+  cases.push_back(convolution_case({2, 13, 13, 64, 3, 1, 1}, 256));
+  cases.push_back(convolution_case({2, 13, 13, 64, 3, 1, 1}, 256, Float32Products::tf32));
   cases.push_back(rows_case(37, 64));
   cases.push_back(rows_case(12, 33));
   cases.push_back(loss_case(37, 2));
@@ -675,6 +717,8 @@ std::vector<OperationCase> bench_cases() {
           quantized_case(t, d, 3 * d, WeightFormat::int4),
           quantized_case(t, d, wide, WeightFormat::int4),
           quantized_case(t, wide, d, WeightFormat::int4),
+          convolution_case({128, 55, 55, 16, 3, 1, 1}, 64),
+          convolution_case({128, 55, 55, 16, 3, 1, 1}, 64, Float32Products::tf32),
           gelu_case(t * wide, true),
           layer_norm_case(t, d, true),
           attention_case("of_128", lengths, false, 16, 64, true),
