@@ -12,6 +12,8 @@ find_package(Eigen3 3.4 REQUIRED NO_MODULE)
 find_package(spdlog REQUIRED)
 find_package(SQLite3)
 find_package(CLI11 REQUIRED)
+find_package(JPEG REQUIRED) # libjpeg-turbo
+find_package(PNG REQUIRED)
 find_path(TOMLPLUSPLUS_INCLUDE_DIR toml++/toml.h)
 
 if(NOT TRIBUTARY_ONEDNN STREQUAL "OFF")

@@ -16,7 +16,8 @@ Result<Sha256> base_model_hash(const std::filesystem::path& directory) {
                             {"model.safetensors", true},
                             {"vocab.json", false},
                             {"merges.txt", false},
-                            {"tokenizer.json", false}};
+                            {"tokenizer.json", false},
+                            {"preprocessor_config.json", false}};
   Sha256Hasher hasher;
   hasher.update("tributary base model 1\n");
   for (const File& file : files) {

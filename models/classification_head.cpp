@@ -13,8 +13,7 @@ using kernels::Tensor;
 using kernels::Workspace;
 
 Result<ClassificationHead> ClassificationHead::load(Stream& stream, const RobertaConfig& roberta,
-                                                    const RobertaCheckpoint& checkpoint,
-                                                    const ClassifierConfig& config) {
+                                                    const Checkpoint& checkpoint, const ClassifierConfig& config) {
   const std::int64_t d = roberta.hidden_size, labels = config.label_count;
   const RandomKey key = RandomKey::from_seed(config.head_seed);
   auto random = [&](Shape shape, std::uint64_t stream_id) {

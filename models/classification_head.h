@@ -15,7 +15,7 @@ class ClassificationHead {
   // Weights come from the checkpoint where it has them (out_proj only if it has as many labels), and otherwise from the
   // seed: N(0, initializer_range²), zero bias.
   static Result<ClassificationHead> load(kernels::Stream& stream, const RobertaConfig& roberta,
-                                         const RobertaCheckpoint& checkpoint, const ClassifierConfig& config);
+                                         const Checkpoint& checkpoint, const ClassifierConfig& config);
 
   struct Parameter {
     std::string name;

@@ -41,4 +41,27 @@ Result<const boost::json::array*> array_at(const boost::json::object& object, st
   return &value->get_array();
 }
 
+Result<std::int64_t> positive_at(const boost::json::object& object, std::string_view key,
+                                 const std::filesystem::path& path) {
+  const boost::json::value* value = object.if_contains(key);
+  if (value == nullptr) return corrupt_file(path, fmt::format("\"{}\" is missing", key));
+  if (!value->is_int64() || value->get_int64() <= 0)
+    return corrupt_file(path, fmt::format("\"{}\" must be a positive integer", key));
+  return value->get_int64();
+}
+
+Result<double> number_at(const boost::json::object& object, std::string_view key, double fallback,
+                         const std::filesystem::path& path) {
+  const boost::json::value* value = object.if_contains(key);
+  if (value == nullptr) return fallback;
+  if (!value->is_number() || !(value->to_number<double>() > 0))
+    return corrupt_file(path, fmt::format("\"{}\" must be a positive number", key));
+  return value->to_number<double>();
+}
+
+std::string text_at(const boost::json::object& object, std::string_view key) {
+  const boost::json::value* value = object.if_contains(key);
+  return value != nullptr && value->is_string() ? std::string(value->get_string()) : std::string();
+}
+
 }  // namespace trib::models

@@ -57,7 +57,7 @@ HostTensor stack(const std::vector<HostTensor>& parts) {
 // Reads the parts of one layer's weights.
 class LayerLoader {
  public:
-  LayerLoader(Stream& stream, const RobertaCheckpoint& checkpoint, const ClassifierConfig& config, ComputeTypes types,
+  LayerLoader(Stream& stream, const Checkpoint& checkpoint, const ClassifierConfig& config, ComputeTypes types,
               std::string path)
       : stream_(stream), checkpoint_(checkpoint), config_(config), types_(types), path_(std::move(path)) {}
 
@@ -84,7 +84,7 @@ class LayerLoader {
 
  private:
   Stream& stream_;
-  const RobertaCheckpoint& checkpoint_;
+  const Checkpoint& checkpoint_;
   const ClassifierConfig& config_;
   ComputeTypes types_;
   std::string path_;
@@ -98,8 +98,8 @@ kernels::WeightFormat weight_format(const ClassifierConfig& config) {
   return config.base_bits == 8 ? WeightFormat::int8 : config.base_bits == 4 ? WeightFormat::int4 : WeightFormat::dense;
 }
 
-Result<RobertaEncoder> RobertaEncoder::load(Stream& stream, const RobertaConfig& roberta,
-                                            const RobertaCheckpoint& checkpoint, const ClassifierConfig& config) {
+Result<RobertaEncoder> RobertaEncoder::load(Stream& stream, const RobertaConfig& roberta, const Checkpoint& checkpoint,
+                                            const ClassifierConfig& config) {
   TRIB_TRY(check_targets(config.adapter));
   RobertaEncoder encoder;
   encoder.config_ = roberta;

@@ -34,7 +34,7 @@ class RobertaEncoder {
  public:
   // Every layer whose name ends in one of the config's targets gets an adapter.
   static Result<RobertaEncoder> load(kernels::Stream& stream, const RobertaConfig& roberta,
-                                     const RobertaCheckpoint& checkpoint, const ClassifierConfig& config);
+                                     const Checkpoint& checkpoint, const ClassifierConfig& config);
 
   // All adapters in forward order: query, key, value, attention output, intermediate, output of each layer.
   std::vector<Adapter*> adapters();

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "common/result.h"
-#include "common/tensor_map.h"
+#include "models/checkpoint.h"
 
 namespace trib::models {
 
@@ -21,23 +21,5 @@ struct RobertaConfig {
 
 // Errc::not_found, io_error, corrupt, or unsupported (another architecture, activation or position scheme).
 Result<RobertaConfig> read_roberta_config(const std::filesystem::path& directory);
-
-// The tensors of a base model, converted to float32 as they are asked for.
-class RobertaCheckpoint {
- public:
-  static Result<RobertaCheckpoint> read(const std::filesystem::path& directory);
-
-  // `name` as in RobertaForSequenceClassification ("roberta.embeddings.…"); a file of a bare RobertaModel, which lacks
-  // the "roberta." prefix, serves too. Errors name the file, the tensor and what was expected.
-  Result<HostTensor> tensor(const std::string& name, const Shape& shape) const;
-  bool contains(const std::string& name) const { return find(name) != nullptr; }
-
- private:
-  RobertaCheckpoint(std::filesystem::path path, TensorMap tensors)
-      : path_(std::move(path)), tensors_(std::move(tensors)) {}
-  const HostTensor* find(const std::string& name) const;
-  std::filesystem::path path_;
-  TensorMap tensors_;
-};
 
 }  // namespace trib::models

@@ -383,7 +383,7 @@ Result<std::unique_ptr<TextClassifier>> TextClassifier::load(kernels::Device& de
     return refuse("the precision fp8 takes layers whose sizes are multiples of 16; the base model in " +
                   base_directory.string() + " has " + std::to_string(roberta.hidden_size) + " and " +
                   std::to_string(roberta.intermediate_size) + ": set the precision to bf16");
-  TRIB_ASSIGN(const RobertaCheckpoint checkpoint, RobertaCheckpoint::read(base_directory));
+  TRIB_ASSIGN(const Checkpoint checkpoint, Checkpoint::read(base_directory, "roberta."));
 
   auto impl = std::make_unique<Impl>(device, roberta, config);
   TRIB_ASSIGN(impl->encoder, RobertaEncoder::load(*impl->stream, roberta, checkpoint, config));

@@ -104,7 +104,8 @@ class TextClassifier {
   std::unique_ptr<Impl> impl_;
 };
 
-// SHA-256 that names a base model: over config.json, the tensor file and the tokenizer's files, each by name, size and
+// SHA-256 that names a base model: over config.json, the tensor file, the tokenizer's files and
+// preprocessor_config.json, each by name, size and
 // content. Both ends of a job must have the same.
 Result<Sha256> base_model_hash(const std::filesystem::path& directory);
 
