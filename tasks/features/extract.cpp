@@ -7,6 +7,7 @@
 
 #include "common/files.h"
 #include "common/hash.h"
+#include "tasks/data/image_table.h"
 #include "tasks/features/extractor.h"
 #include "tasks/features/feature_cache.h"
 
@@ -36,6 +37,11 @@ Result<Sha256> key_of(const Item& item, ItemKind kind) {
 }
 
 }  // namespace
+
+Result<data::TextTable> read_items(const std::filesystem::path& path, ItemKind kind,
+                                   const data::TextTableOptions& options) {
+  return kind == ItemKind::text ? data::read_text_table(path, options) : data::read_image_table(path, options);
+}
 
 std::vector<Item> items_of(const data::TextTable& table, ItemKind kind) {
   std::vector<Item> items;

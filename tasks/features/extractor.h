@@ -48,10 +48,15 @@ class FeatureExtractor {
 Result<ItemKind> item_kind(const BaseModel& backbone);
 
 // Loads the backbone; the same object for equal (backbone, configuration, device) in one process. Errc::not_found,
-// unsupported (an architecture other than roberta) or corrupt names the file; invalid_argument names the key of
-// [features] that does not fit the backbone.
+// unsupported (an architecture other than roberta, squeezenet and vit) or corrupt names the file; invalid_argument
+// names the key of [features] that does not fit the backbone.
 Result<std::shared_ptr<FeatureExtractor>> open_extractor(const BaseModel& backbone, const FeaturesConfig& config,
                                                          kernels::Device& device, SharedResources& shared);
+
+// Reads a site's records: a table of texts, or of pictures (data/image_table.h), which may also be a directory with a
+// folder for each class.
+Result<data::TextTable> read_items(const std::filesystem::path& path, ItemKind kind,
+                                   const data::TextTableOptions& options);
 
 // The rows of a table as items: their texts, or the pictures whose paths, relative to the table's file, their texts
 // are.

@@ -5,6 +5,7 @@
 
 #include "models/json_file.h"
 #include "tasks/features/extractor.h"
+#include "tasks/features/image_extractor.h"
 #include "tasks/features/text_extractor.h"
 
 namespace trib::tasks::features {
@@ -20,6 +21,8 @@ struct Architecture {
 };
 constexpr Architecture architectures[] = {
     {"roberta", ItemKind::text, &load_text_extractor},
+    {"squeezenet", ItemKind::image, &load_image_extractor},
+    {"vit", ItemKind::image, &load_image_extractor},
 };
 
 Result<const Architecture*> architecture_of(const BaseModel& backbone) {

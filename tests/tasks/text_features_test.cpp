@@ -16,7 +16,7 @@ class TextFeatures : public testing::Test {
   static std::vector<Item> items(const std::vector<std::string>& texts) {
     std::vector<Item> result;
     for (const std::string& text : texts)
-      result.push_back({.name = "texts:" + std::to_string(result.size() + 1), .text = text, .image = {}});
+      result.push_back({.name = std::to_string(result.size() + 1) + ". text", .text = text, .image = {}});
     return result;
   }
   SharedResources shared_;
