@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The benchmarks behind docs/performance.md: `./dev bench [NAME]`, or tests/bench/run.sh BUILD_DIR [NAME].
-# NAME is one of: step, dp-overhead, refactorize, accountant, memory, wire, dashboard. Without it all run, one after the other.
+# NAME is one of: step, dp-overhead, refactorize, accountant, memory, wire, features, dashboard. Without it all run, one after the other.
 # What is compared is run alternately in one go, and medians are printed, so that a busy machine slows both sides.
 # REPEATS (default 5) says how often. Bash and awk only; the PyTorch yardstick needs python3-torch, and is skipped without
 # it.
@@ -8,7 +8,7 @@ set -euo pipefail
 export LC_ALL=C
 
 source_directory=$(cd "$(dirname "$0")/../.." && pwd)
-build=$(cd "${1:?usage: run.sh BUILD_DIR [step|dp-overhead|refactorize|accountant|memory|wire|dashboard]}" && pwd)
+build=$(cd "${1:?usage: run.sh BUILD_DIR [step|dp-overhead|refactorize|accountant|memory|wire|features|dashboard]}" && pwd)
 only=${2:-}
 repeats=${REPEATS:-5}
 shared=${TRIBUTARY_SHARED:-$source_directory/../shared}
@@ -171,6 +171,16 @@ bench_wire() {
   printf '  %-5s %12.0f %12.0f %8s\n' both "$all_wire" "$all_tensors" "$(ratio "$all_wire" "$all_tensors")"
 }
 
+bench_features() {
+  heading "features: frozen backbones, beside what large matrix products reach in the same run"
+  local round
+  for ((round = 0; round < repeats; ++round)); do
+    for backbone in roberta-mini-imdb squeezenet-1.0; do
+      "$build/bench/feature_bench" speed "${DEVICE:-cpu}" "$source_directory/base/$backbone" | sed 's/^/  /'
+    done
+  done | sort
+}
+
 bench_dashboard() {
   heading "dashboard: a job of 100 sites over 200 rounds: the API while it trains, the page in Chromium"
   local minutes=${MINUTES:-2} chromium="" server
@@ -193,7 +203,7 @@ bench_dashboard() {
 
 printf '%s, %s processors, load %s\n' "$(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo)" "$(nproc)" \
   "$(cut -d' ' -f1-3 /proc/loadavg)"
-sections=(step dp-overhead refactorize accountant memory wire dashboard)
+sections=(step dp-overhead refactorize accountant memory wire features dashboard)
 if [[ -n $only && " ${sections[*]} " != *" $only "* ]]; then
   echo "there is no benchmark \"$only\"; there are: ${sections[*]}" >&2
   exit 2
