@@ -124,12 +124,9 @@ for experiment in "${experiments[@]}"; do
     cifar10)
       for part in train test; do
         [[ -d $data/cifar10/$part ]] || { echo "cifar10 needs $data/cifar10/$part/CLASS/*.jpg; see $0 --help" >&2; exit 1; }
-        (cd "$data/cifar10" && echo "file,label" && find "$part" -name '*.jpg' | sort |
-          awk -F / '{ print $0 "," $2 }') >"$out/cifar10-$part.csv.part"
-        mv "$out/cifar10-$part.csv.part" "$data/cifar10/$part.csv"
       done
-      run cifar-5-6-0.1 cifar10 6 --set "simulate.train=$data/cifar10/train.csv" \
-        --set "evaluation.file=$data/cifar10/test.csv" ;;
+      run cifar-5-6-0.1 cifar10 6 --set "simulate.train=$data/cifar10/train" \
+        --set "evaluation.file=$data/cifar10/test" ;;
     *) echo "no experiment $experiment; see $0 --help" >&2; exit 2 ;;
   esac
 done

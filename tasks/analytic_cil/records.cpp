@@ -4,6 +4,8 @@
 
 #include <charconv>
 
+#include "tasks/features/extractor.h"
+
 namespace trib::tasks::analytic_cil {
 
 Result<data::TextTable> read_table(const std::filesystem::path& path, const Config& config, bool with_phases) {
@@ -11,6 +13,10 @@ Result<data::TextTable> read_table(const std::filesystem::path& path, const Conf
                                  .text_column = config.item_column,
                                  .label_column = config.label_column,
                                  .extra_column = with_phases ? config.phase_column : ""};
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    return features::read_items(path, features::ItemKind::image, options);
+  }
   const std::filesystem::path ending = path.extension();
   if (ending != ".tsv" && ending != ".csv" && ending != ".jsonl") {
     TRIB_ASSIGN(options.format, data::table_format_from_string(config.format));

@@ -18,8 +18,9 @@ struct Record {
   std::int32_t step = 1;  // in which round of the protocol it arrives, from 1
 };
 
-// Reads a table by its ending, .tsv, .csv or .jsonl; a file with another ending is read as data.format says. With the
-// phase column only where `with_phases` asks for it. Errors as data::read_text_table.
+// Reads a table by its ending, .tsv, .csv or .jsonl; a file with another ending is read as data.format says, and a
+// directory as pictures in a folder for each class. With the phase column only where `with_phases` asks for it. Errors
+// as data::read_text_table.
 Result<data::TextTable> read_table(const std::filesystem::path& path, const Config& config, bool with_phases);
 
 // Each row's place in config.labels. Errc::invalid_argument names file, line and value of one that is not there.
