@@ -12,12 +12,8 @@ Result<Sha256> base_model_hash(const std::filesystem::path& directory) {
     std::string_view name;
     bool required;
   };
-  constexpr File files[] = {{"config.json", true},
-                            {"model.safetensors", true},
-                            {"vocab.json", false},
-                            {"merges.txt", false},
-                            {"tokenizer.json", false},
-                            {"preprocessor_config.json", false}};
+  constexpr File files[] = {{"config.json", true}, {"model.safetensors", true}, {"vocab.json", false},
+                            {"merges.txt", false}, {"tokenizer.json", false},   {"preprocessor_config.json", false}};
   Sha256Hasher hasher;
   hasher.update("tributary base model 1\n");
   for (const File& file : files) {

@@ -105,8 +105,8 @@ class TextClassifier {
 };
 
 // SHA-256 that names a base model: over config.json, the tensor file, the tokenizer's files and
-// preprocessor_config.json, each by name, size and
-// content. Both ends of a job must have the same.
+// preprocessor_config.json
+// (where there are any), each by name, size and content. Both ends of a job must have the same.
 Result<Sha256> base_model_hash(const std::filesystem::path& directory);
 
 }  // namespace trib::models
