@@ -137,7 +137,7 @@ done
   echo "Written by \`experiments/analytic_cil/run.sh\`; accuracy in per cent on the test set's exposed classes, mean ± sample"
   echo "standard deviation over seeds (each seed another stream and another random layer). What the columns are is in"
   echo "[tasks/analytic_cil](../../tasks/analytic_cil/README.md#metrics). Backbone roberta-mini-imdb, mean of the last layer."
-  header "CLINC150, 150 intents, 5 phases: sites and heterogeneity (buffer 1,000, gamma 100)"
+  header "CLINC150, 150 intents, 5 phases: sites and heterogeneity (buffer 1,000, gamma 3)"
   row "one site, all records" clinc-5-1
   for sites in 6 100; do for alpha in 0.1 0.01; do row "$sites sites, Dirichlet $alpha" "clinc-5-$sites-$alpha"; done; done
   header "Phases (6 sites, Dirichlet 0.1)"
