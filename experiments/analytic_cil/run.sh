@@ -5,7 +5,8 @@
 #
 # Experiments: heterogeneity (CLINC150, 6 and 100 sites, Dirichlet 0.1 and 0.01), phases (5 and 10), banking77, privacy
 # (epsilon 1, 3, 8 and none), width (buffers under privacy), probe (federated SGD and FedAvg on the same features within
-# the same bytes), cifar10 (needs a vision backbone). Default: heterogeneity phases privacy width probe.
+# the same bytes), cifar10 (SqueezeNet), none (only
+# writes the tables of what has run). Default: heterogeneity phases privacy width probe.
 # DIR of --data holds banking77/train.csv and test.csv (experiments/data/prepare.sh), and cifar10/train and test with a
 # folder of JPEG files for each class. Every run leaves OUT/NAME.json, what `trib simulate --json` prints; a run whose file is there is not repeated. The
 # tables are made of these files and written to results.md, stream.svg and privacy.svg. TRIB names the program (default:
@@ -127,6 +128,7 @@ for experiment in "${experiments[@]}"; do
       done
       run cifar-5-6-0.1 cifar10 6 --set "simulate.train=$data/cifar10/train" \
         --set "evaluation.file=$data/cifar10/test" ;;
+    none) ;;
     *) echo "no experiment $experiment; see $0 --help" >&2; exit 2 ;;
   esac
 done
