@@ -342,9 +342,11 @@ Result<std::unique_ptr<RoundSum>> Job::make_sum() {
   privacy::Charge charge = *cohort_charge_;
   charge.job = id();
   charge.round = open_->round;
-  TRIB_ASSIGN(auto cohort, privacy::CohortSum::open(*engine_.options.ledger, charge, engine_.options.noise_key(),
-                                                    schema, kernels::cpu_device()));
-  return noised_sum(std::move(cohort));
+  auto cohort = privacy::CohortSum::open(*engine_.options.ledger, charge, engine_.options.noise_key(), schema,
+                                         kernels::cpu_device());
+  if (!cohort)
+    return cohort.error().with_context("the aggregator's own budget, [budget." + charge.data_set + "] in server.toml");
+  return noised_sum(std::move(*cohort));
 }
 
 void Job::ask(const std::string& site) {

@@ -264,7 +264,7 @@ std::map<std::string, std::string> documented_keys(const std::string& task = "lo
   std::map<std::string, std::string> keys;
   bool is_meant = true;
   for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("## Task `")) is_meant = line == "## Task `" + task + "`";
+    if (line.starts_with("## ")) is_meant = line == "## Every job" || line.find("`" + task + "`") != line.npos;
     std::smatch cells;
     if (is_meant && std::regex_match(line, cells, row)) keys[cells[1]] = cells[2];
   }
