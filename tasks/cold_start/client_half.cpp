@@ -1,12 +1,10 @@
-#include <spdlog/fmt/fmt.h>
-
 #include <algorithm>
 
 #include "common/hash.h"
 #include "kernels/host_matrix.h"
 #include "kernels/per_sample.h"
-#include "privacy/plan.h"
 #include "tasks/cold_start/halves.h"
+#include "tasks/dp_sgd_round.h"
 
 namespace trib::tasks::cold_start {
 namespace {
@@ -166,30 +164,7 @@ class ClientHalf final : public ClientTask {
 }  // namespace
 
 Result<privacy::Mechanism> round_mechanism(const JobSpec& job, const Config& config, std::int64_t declared_records) {
-  if (declared_records < 1) {
-    return Error{
-        Errc::invalid_argument,
-        fmt::format("the site declares {} users; declare the public number of users in its data set, at least 1",
-                    declared_records)};
-  }
-  const std::int64_t batch_size = std::min(config.batch_size, declared_records);
-  if (!job.noise_at_sites()) {
-    return privacy::Mechanism{.kind = privacy::MechanismKind::none,
-                              .sample_rate = static_cast<double>(batch_size) / static_cast<double>(declared_records),
-                              .noise_multiplier = 0.0,
-                              .clip_norm = job.privacy.enabled ? 0.0 : job.privacy.clip_norm,
-                              .steps = config.local_steps,
-                              .clipping = job.privacy.clipping};
-  }
-  TRIB_ASSIGN(const privacy::RoundPrivacy plan, privacy::plan_privacy({.epsilon = job.privacy.epsilon,
-                                                                       .delta = job.privacy.delta,
-                                                                       .declared_records = declared_records,
-                                                                       .batch_size = batch_size,
-                                                                       .steps_per_round = config.local_steps,
-                                                                       .max_rounds = job.max_participations(),
-                                                                       .accountant = job.privacy.accountant}));
-  return privacy::round_mechanism(plan, job.privacy.clip_norm, config.local_steps, job.privacy.clipping,
-                                  job.privacy.noise);
+  return dp_sgd_round(job, config.batch_size, config.local_steps, declared_records, "users");
 }
 
 Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteContext& site) {

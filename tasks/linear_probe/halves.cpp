@@ -1,7 +1,5 @@
 #include "tasks/linear_probe/halves.h"
 
-#include <spdlog/fmt/fmt.h>
-
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -9,12 +7,12 @@
 
 #include "kernels/gemm.h"
 #include "kernels/per_sample.h"
-#include "privacy/plan.h"
 #include "tasks/analytic_cil/classifier.h"
 #include "tasks/analytic_cil/history.h"
 #include "tasks/analytic_cil/items.h"
 #include "tasks/analytic_cil/records.h"
 #include "tasks/analytic_cil/statistics.h"
+#include "tasks/dp_sgd_round.h"
 #include "tasks/linear_probe/config.h"
 
 namespace trib::tasks::linear_probe {
@@ -284,29 +282,7 @@ class ServerHalf final : public ServerTask {
 
 Result<privacy::Mechanism> round_mechanism(const JobSpec& job, std::int64_t declared_records) {
   TRIB_ASSIGN(const Config config, config_of(job));
-  if (declared_records < 1) {
-    return Error{Errc::invalid_argument,
-                 fmt::format("the site declares {} records; declare the public size of its data set, at least 1",
-                             declared_records)};
-  }
-  const std::int64_t batch_size = std::min(config.batch_size, declared_records);
-  if (!job.privacy.enabled) {
-    return privacy::Mechanism{.kind = privacy::MechanismKind::none,
-                              .sample_rate = static_cast<double>(batch_size) / static_cast<double>(declared_records),
-                              .noise_multiplier = 0.0,
-                              .clip_norm = job.privacy.clip_norm,
-                              .steps = config.local_steps,
-                              .clipping = job.privacy.clipping};
-  }
-  TRIB_ASSIGN(const privacy::RoundPrivacy plan, privacy::plan_privacy({.epsilon = job.privacy.epsilon,
-                                                                       .delta = job.privacy.delta,
-                                                                       .declared_records = declared_records,
-                                                                       .batch_size = batch_size,
-                                                                       .steps_per_round = config.local_steps,
-                                                                       .max_rounds = job.max_participations(),
-                                                                       .accountant = job.privacy.accountant}));
-  return privacy::round_mechanism(plan, job.privacy.clip_norm, config.local_steps, job.privacy.clipping,
-                                  job.privacy.noise);
+  return dp_sgd_round(job, config.batch_size, config.local_steps, declared_records);
 }
 
 Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteContext& site) {

@@ -1,13 +1,11 @@
 #include "tasks/lora_text/client_half.h"
 
-#include <spdlog/fmt/fmt.h>
-
 #include <algorithm>
 #include <optional>
 #include <utility>
 
 #include "kernels/per_sample.h"
-#include "privacy/plan.h"
+#include "tasks/dp_sgd_round.h"
 #include "tasks/lora_text/aggregation.h"
 #include "tasks/lora_text/base_model.h"
 #include "tasks/lora_text/records.h"
@@ -161,29 +159,7 @@ class ClientHalf final : public ClientTask {
 }  // namespace
 
 Result<privacy::Mechanism> round_mechanism(const JobSpec& job, const Config& config, std::int64_t declared_records) {
-  if (declared_records < 1) {
-    return Error{Errc::invalid_argument,
-                 fmt::format("the site declares {} records; declare the public size of its data set, at least 1",
-                             declared_records)};
-  }
-  const std::int64_t batch_size = std::min(config.batch_size, declared_records);
-  if (!job.privacy.enabled) {
-    return privacy::Mechanism{.kind = privacy::MechanismKind::none,
-                              .sample_rate = static_cast<double>(batch_size) / static_cast<double>(declared_records),
-                              .noise_multiplier = 0.0,
-                              .clip_norm = job.privacy.clip_norm,
-                              .steps = config.local_steps,
-                              .clipping = job.privacy.clipping};
-  }
-  TRIB_ASSIGN(const privacy::RoundPrivacy plan, privacy::plan_privacy({.epsilon = job.privacy.epsilon,
-                                                                       .delta = job.privacy.delta,
-                                                                       .declared_records = declared_records,
-                                                                       .batch_size = batch_size,
-                                                                       .steps_per_round = config.local_steps,
-                                                                       .max_rounds = job.max_participations(),
-                                                                       .accountant = job.privacy.accountant}));
-  return privacy::round_mechanism(plan, job.privacy.clip_norm, config.local_steps, job.privacy.clipping,
-                                  job.privacy.noise);
+  return dp_sgd_round(job, config.batch_size, config.local_steps, declared_records);
 }
 
 Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteContext& site) {
