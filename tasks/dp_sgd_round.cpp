@@ -11,9 +11,10 @@ namespace trib::tasks {
 Result<privacy::Mechanism> dp_sgd_round(const JobSpec& job, std::int64_t batch_size, std::int64_t local_steps,
                                         std::int64_t declared_records, std::string_view unit) {
   if (declared_records < 1) {
-    return Error{Errc::invalid_argument, fmt::format("the site declares {} {}; declare the public size of its data set, "
-                                                     "at least 1",
-                                                     declared_records, unit)};
+    return Error{Errc::invalid_argument,
+                 fmt::format("the site declares {} {}; declare the public size of its data set, "
+                             "at least 1",
+                             declared_records, unit)};
   }
   batch_size = std::min(batch_size, declared_records);
   if (!job.noise_at_sites()) {

@@ -118,8 +118,8 @@ std::map<std::string, double> train_ours(const tasks::JobSpec& job, const Config
   weights.rows = 1;
   weights.columns = std::ssize(weights.values);
   for (auto* zeros : {&weights.gradient, &weights.m, &weights.v}) zeros->assign(weights.values.size(), 0.0f);
-  const double rate = std::min(
-      1.0, static_cast<double>(config.batch_size * job.simulated_sites) / static_cast<double>(trained.size()));
+  const double rate =
+      std::min(1.0, static_cast<double>(config.batch_size * job.simulated_sites) / static_cast<double>(trained.size()));
   const double expected = rate * static_cast<double>(trained.size());
   const auto start = std::chrono::steady_clock::now();
   for (std::int64_t step = 1; step <= job.rounds; ++step) {

@@ -25,7 +25,7 @@ struct ModelConfig {
   double contrast_weight = 1.0;  // λ
   double contrast_temperature = 0.1;
   std::int64_t contrast_items = 8, contrast_negatives = 32;  // targets of a user, and sampled items
-  std::int64_t private_steps = 0;                             // k, of the user's private parameters
+  std::int64_t private_steps = 0;                            // k, of the user's private parameters
   double private_rate = 0.1;
   // For the ablation.
   bool gates = true, fusion = true;

@@ -109,9 +109,8 @@ class ClientHalf final : public ClientTask {
     const HostTensor trained = parameters.front().to_host(*stream_);
     TensorMap sent;
     sent[weights_name] = HostTensor(DType::f32, trained.shape());
-    std::ranges::transform(trained.as<float>(), sent[weights_name].as<float>().begin(), [&](float weight) {
-      return static_cast<float>(arrived * static_cast<double>(weight));
-    });
+    std::ranges::transform(trained.as<float>(), sent[weights_name].as<float>().begin(),
+                           [&](float weight) { return static_cast<float>(arrived * static_cast<double>(weight)); });
     sent["records"] = HostTensor::from_f64({1}, std::vector<double>{arrived});
     if (!privacy.is_private()) sent[seen_name] = std::move(seen);
     return privacy.contribute(std::move(sent), 1.0);

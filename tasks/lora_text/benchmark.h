@@ -44,9 +44,9 @@ struct TrainingBenchmark {
   bool memory_of_device = false;   // false: of the whole process, where the device does not count
 };
 
-// Times private and plain steps in turn, on a GPU in blocks, through the session, trainer and devices that a site trains
-// with, over batches of exactly request.batch records. Only adapters' B and the head train, as in a job's default. Errors
-// as reading the model, the file or the settings gives them.
+// Times private and plain steps in turn, on a GPU in blocks, through the session, trainer and devices that a site
+// trains with, over batches of exactly request.batch records. Only adapters' B and the head train, as in a job's
+// default. Errors as reading the model, the file or the settings gives them.
 Result<TrainingBenchmark> benchmark_training(const BenchmarkRequest& request, Progress& progress);
 
 // The same on the command line.
