@@ -10,7 +10,7 @@ points() {
   for seed in $seeds; do
     [[ -s $out/$1-$seed.json ]] || continue
     grep -o '"round":[0-9]*,"metrics":{[^}]*}' "$out/$1-$seed.json" |
-      sed -n 's/^"round":\([0-9]*\),.*"accuracy":\([0-9.e+-]*\)[,}].*/\1 \2/p'
+      sed -n 's/^"round":\([0-9]*\),.*"accuracy":\([0-9.eE+-]*\)[,}].*/\1 \2/p'
   done | awk '{ s[$1] += $2; n[$1]++; if ($1 > last) last = $1 }
               END { for (r = 1; r <= last; r++) if (n[r]) print r / last, s[r] / n[r] }'
 }

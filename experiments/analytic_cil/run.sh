@@ -53,7 +53,7 @@ run() {
 }
 # The number at a key of the "result" object of a run, or at a key of the document itself.
 result() { sed -n 's/.*"result":{\([^}]*\)}.*/\1/p' "$1" | tr ',' '\n' | sed -n "s/^\"$2\"://p"; }
-top() { grep -o "\"$2\":[0-9.e+-]*" "$1" | tail -1 | cut -d: -f2; }
+top() { grep -o "\"$2\":[0-9.eE+-]*" "$1" | tail -1 | cut -d: -f2; }
 # "81.23 ± 0.45": per cent; mean and sample standard deviation of the numbers on standard input.
 spread() {
   awk '{ x = 100 * $1; n++; s += x; q += x * x }
@@ -158,6 +158,8 @@ done
     rate=$(cat "$out/clinc-probe-$kind.rate" 2>/dev/null || echo "?")
     row "$([[ $kind == sgd ]] && echo "federated SGD, one step a round" || echo "FedAvg, 20 steps a round"), 60 rounds a phase, learning rate $rate" "clinc-probe-$kind"
   done
+  echo
+  echo "A learning rate at the end of its grid (0.3 to 10) may be too small: then the row is a lower bound."
 } >"$here/results.md.part"
 mv "$here/results.md.part" "$here/results.md"
 "$here/plot.sh" "$out" "$seeds" "$here"
