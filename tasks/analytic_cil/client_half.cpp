@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "tasks/analytic_cil/statistics.h"
+#include "tasks/halves.h"
 
 namespace trib::tasks::analytic_cil {
 namespace {
@@ -23,12 +24,7 @@ class ClientHalf final : public ClientTask {
         records_(std::move(records)) {}
 
   Result<privacy::Charge> charge(const RoundPlan& plan) const override {
-    return privacy::Charge{.job = plan.job_id,
-                           .round = plan.round,
-                           .data_set = job_.data_set,
-                           .declared_records = site_.declared_records,
-                           .target_delta = job_.privacy.delta,
-                           .mechanism = mechanism_};
+    return round_charge(job_, site_, plan, mechanism_);
   }
 
   // The job has none.

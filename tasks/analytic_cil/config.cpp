@@ -6,6 +6,8 @@
 #include <cmath>
 #include <set>
 
+#include "tasks/halves.h"
+
 namespace trib::tasks::analytic_cil {
 namespace {
 
@@ -135,11 +137,7 @@ Config read_config(const JobSpec& job, ConfigReader& config) {
 }
 
 Result<Config> config_of(const JobSpec& job) {
-  TRIB_ASSIGN(ConfigReader reader, ConfigReader::from_text(job.file_text, job.name));
-  read_job_sections(reader);
-  Config config = read_config(job, reader);
-  TRIB_TRY(reader.finish());
-  return config;
+  return task_config(job, read_config);
 }
 
 std::vector<double> gamma_grid(const Config& config) {

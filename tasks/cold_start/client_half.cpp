@@ -5,6 +5,7 @@
 #include "kernels/per_sample.h"
 #include "tasks/cold_start/halves.h"
 #include "tasks/dp_sgd_round.h"
+#include "tasks/halves.h"
 
 namespace trib::tasks::cold_start {
 namespace {
@@ -25,12 +26,7 @@ class ClientHalf final : public ClientTask {
         users_(std::move(users)) {}
 
   Result<privacy::Charge> charge(const RoundPlan& plan) const override {
-    return privacy::Charge{.job = plan.job_id,
-                           .round = plan.round,
-                           .data_set = job_.data_set,
-                           .declared_records = site_.declared_records,
-                           .target_delta = job_.privacy.delta,
-                           .mechanism = mechanism_};
+    return round_charge(job_, site_, plan, mechanism_);
   }
 
   Status set_constants(const TensorMap& constants) override {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "tasks/halves.h"
+
 namespace trib::tasks::cold_start {
 namespace {
 
@@ -99,11 +101,7 @@ Config read_config(const JobSpec&, ConfigReader& config) {
 }
 
 Result<Config> config_of(const JobSpec& job) {
-  TRIB_ASSIGN(ConfigReader reader, ConfigReader::from_text(job.file_text, job.name));
-  read_job_sections(reader);
-  Config config = read_config(job, reader);
-  TRIB_TRY(reader.finish());
-  return config;
+  return task_config(job, read_config);
 }
 
 Result<Dataset> load_dataset(const Config& config, const std::filesystem::path& data_directory) {

@@ -1,5 +1,7 @@
 #include "tasks/linear_probe/config.h"
 
+#include "tasks/halves.h"
+
 namespace trib::tasks::linear_probe {
 
 Config read_config(const JobSpec& job, ConfigReader& config) {
@@ -15,11 +17,7 @@ Config read_config(const JobSpec& job, ConfigReader& config) {
 }
 
 Result<Config> config_of(const JobSpec& job) {
-  TRIB_ASSIGN(ConfigReader reader, ConfigReader::from_text(job.file_text, job.name));
-  read_job_sections(reader);
-  Config config = read_config(job, reader);
-  TRIB_TRY(reader.finish());
-  return config;
+  return task_config(job, read_config);
 }
 
 }  // namespace trib::tasks::linear_probe

@@ -13,6 +13,7 @@
 #include "tasks/analytic_cil/records.h"
 #include "tasks/analytic_cil/statistics.h"
 #include "tasks/dp_sgd_round.h"
+#include "tasks/halves.h"
 #include "tasks/linear_probe/config.h"
 
 namespace trib::tasks::linear_probe {
@@ -59,12 +60,7 @@ class ClientHalf final : public ClientTask {
   }
 
   Result<privacy::Charge> charge(const RoundPlan& plan) const override {
-    return privacy::Charge{.job = plan.job_id,
-                           .round = plan.round,
-                           .data_set = job_.data_set,
-                           .declared_records = site_.declared_records,
-                           .target_delta = job_.privacy.delta,
-                           .mechanism = mechanism_};
+    return round_charge(job_, site_, plan, mechanism_);
   }
   Status set_constants(const TensorMap& constants) override { return constants.check_schema(TensorSchema()); }
 

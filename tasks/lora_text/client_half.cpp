@@ -6,6 +6,7 @@
 
 #include "kernels/per_sample.h"
 #include "tasks/dp_sgd_round.h"
+#include "tasks/halves.h"
 #include "tasks/lora_text/aggregation.h"
 #include "tasks/lora_text/base_model.h"
 #include "tasks/lora_text/records.h"
@@ -31,12 +32,7 @@ class ClientHalf final : public ClientTask {
         records_(std::move(records)) {}
 
   Result<privacy::Charge> charge(const RoundPlan& plan) const override {
-    return privacy::Charge{.job = plan.job_id,
-                           .round = plan.round,
-                           .data_set = job_.data_set,
-                           .declared_records = site_.declared_records,
-                           .target_delta = job_.privacy.delta,
-                           .mechanism = mechanism_};
+    return round_charge(job_, site_, plan, mechanism_);
   }
 
   Status set_constants(const TensorMap& constants) override {

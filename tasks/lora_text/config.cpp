@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <set>
 
+#include "tasks/halves.h"
+
 namespace trib::tasks::lora_text {
 namespace {
 
@@ -132,11 +134,7 @@ Config read_config(const JobSpec& job, ConfigReader& config) {
 }
 
 Result<Config> config_of(const JobSpec& job) {
-  TRIB_ASSIGN(ConfigReader reader, ConfigReader::from_text(job.file_text, job.name));
-  read_job_sections(reader);
-  Config config = read_config(job, reader);
-  TRIB_TRY(reader.finish());
-  return config;
+  return task_config(job, read_config);
 }
 
 }  // namespace trib::tasks::lora_text
