@@ -11,6 +11,7 @@
 
 #include "common/random.h"
 #include "kernels/ridge.h"
+#include "tasks/benchmark_options.h"
 
 namespace trib::tasks::analytic_cil {
 namespace {
@@ -236,25 +237,16 @@ Result<BenchmarkReport> run(const BenchmarkArguments& arguments, Progress& progr
 }  // namespace
 
 std::vector<Benchmark> benchmarks() {
-  using Kind = BenchmarkOption::Kind;
-  const auto integer = [](std::string name, std::string help, std::string value, std::int64_t least,
-                          std::int64_t most) {
-    return BenchmarkOption{.name = std::move(name),
-                           .help = std::move(help),
-                           .kind = Kind::integer,
-                           .value = std::move(value),
-                           .least = least,
-                           .most = most};
-  };
-  return {{.name = "analytic",
-           .summary = "Learning in closed form on this machine: sums of features, solve, choice of gamma, bytes\n"
-                      "Example: trib bench analytic --buffer 5000 --classes 150 --device cpu",
-           .options = {integer("buffer", "Width of the largest buffer layer", "5000", 1, 50'000),
-                       integer("features", "Features that the buffer layer reads", "512", 1, 50'000),
-                       integer("records", "Records that are summed at once", "4096", 1, 10'000'000),
-                       integer("classes", "Classes", "150", 1, 1'000'000),
-                       integer("sweep", "Width at which a sweep over gamma is timed; 0 for none", "5000", 0, 50'000)},
-           .run = run}};
+  return {
+      {.name = "analytic",
+       .summary = "Learning in closed form on this machine: sums of features, solve, choice of gamma, bytes\n"
+                  "Example: trib bench analytic --buffer 5000 --classes 150 --device cpu",
+       .options = {integer_option("buffer", "Width of the largest buffer layer", 5000, 1, 50'000),
+                   integer_option("features", "Features that the buffer layer reads", 512, 1, 50'000),
+                   integer_option("records", "Records that are summed at once", 4096, 1, 10'000'000),
+                   integer_option("classes", "Classes", 150, 1, 1'000'000),
+                   integer_option("sweep", "Width at which a sweep over gamma is timed; 0 for none", 5000, 0, 50'000)},
+       .run = run}};
 }
 
 }  // namespace trib::tasks::analytic_cil

@@ -136,6 +136,18 @@ Config read_config(const JobSpec& job, ConfigReader& config) {
   return result;
 }
 
+std::vector<bool> Config::exposed_classes(std::span<const double> counts, std::int64_t round) const {
+  std::vector<bool> exposed(labels.size(), true);
+  for (std::size_t c = 0; c < exposed.size(); ++c) {
+    if (!counts.empty()) {
+      exposed[c] = counts[c] > 0.5;
+    } else if (!label_phases.empty()) {
+      exposed[c] = label_phases[c] >= 1 && label_phases[c] <= phase_of(round);
+    }
+  }
+  return exposed;
+}
+
 Result<Config> config_of(const JobSpec& job) {
   return task_config(job, read_config);
 }

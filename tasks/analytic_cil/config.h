@@ -1,9 +1,11 @@
 // The sections of a job file that analytic class-incremental learning reads.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -58,6 +60,14 @@ struct Config {
   std::int64_t class_count() const { return static_cast<std::int64_t>(labels.size()); }
   // Rounds in which new records arrive; later ones are for sites that missed one.
   std::int64_t step_count() const { return phases * steps_per_phase; }
+  // 1 to phases; rounds after the last step belong to the last.
+  std::int64_t phase_of(std::int64_t round) const {
+    return std::min(phases, (round + steps_per_phase - 1) / steps_per_phase);
+  }
+  bool ends_phase(std::int64_t round) const { return round <= step_count() && round % steps_per_phase == 0; }
+  // Which labels may be predicted after `round`: those of which a record has arrived. `counts` has the records of each
+  // label so far; empty under privacy, where nobody knows and the job says (label_phases).
+  std::vector<bool> exposed_classes(std::span<const double> counts, std::int64_t round) const;
 };
 
 // Reads [features], [model], [buffer], [ridge], [protocol], [data], [evaluation] and [simulate]. Errors wait for

@@ -119,22 +119,9 @@ class ServerHalf final : public ServerTask {
   }
 
  private:
-  // Without privacy: every class of which a record has arrived. With it nobody knows, and the job says.
   std::vector<bool> exposed_classes(const TensorMap& state) const {
-    std::vector<bool> exposed(config_.labels.size(), true);
-    if (!is_private_) {
-      const auto counts = state.at(counts_name).as<double>();
-      for (std::size_t c = 0; c < exposed.size(); ++c) exposed[c] = counts[c] > 0.5;
-    } else if (!config_.label_phases.empty()) {
-      const std::int64_t phase = phase_of(integer_at(state, "round"));
-      for (std::size_t c = 0; c < exposed.size(); ++c)
-        exposed[c] = config_.label_phases[c] >= 1 && config_.label_phases[c] <= phase;
-    }
-    return exposed;
-  }
-
-  std::int64_t phase_of(std::int64_t round) const {
-    return std::min(config_.phases, (round + config_.steps_per_phase - 1) / config_.steps_per_phase);
+    return config_.exposed_classes(is_private_ ? std::span<const double>() : state.at(counts_name).as<double>(),
+                                   integer_at(state, "round"));
   }
 
   // Below it, noise may make eigenvalues negative: what its norm exceeds once in a million rounds, for the noise of all
@@ -225,8 +212,7 @@ class ServerHalf final : public ServerTask {
     if (!test_set_) return {};
     TRIB_TRY(test_set_->prepare(*stream_, *items_, buffer_, clip_norm_, clipping_));
     const Judgement judged = test_set_->judge(*stream_, state.at("weights"), exposed);
-    const bool ends_phase = round <= config_.step_count() && round % config_.steps_per_phase == 0;
-    add_to_history(state, judged, arrived, ends_phase);
+    add_to_history(state, judged, arrived, config_.ends_phase(round));
     return {};
   }
 

@@ -3,40 +3,20 @@
 
 #include <boost/json.hpp>
 
+#include "tasks/benchmark_options.h"
 #include "tasks/cold_start/benchmark.h"
 
 namespace trib::tasks::cold_start {
 
 Benchmark recommend_benchmark() {
-  using Kind = BenchmarkOption::Kind;
   return {.name = "recommend",
           .summary =
               "Time full ranking, and a round of clients that are one person each\n"
               "Example: trib bench recommend --users 6040 --items 3706",
-          .options = {{.name = "users",
-                       .help = "Users to rank for",
-                       .kind = Kind::integer,
-                       .value = "6040",
-                       .least = 1,
-                       .most = 10'000'000},
-                      {.name = "items",
-                       .help = "Items to rank",
-                       .kind = Kind::integer,
-                       .value = "3706",
-                       .least = 20,
-                       .most = 10'000'000},
-                      {.name = "size",
-                       .help = "Dimension of their vectors",
-                       .kind = Kind::integer,
-                       .value = "64",
-                       .least = 1,
-                       .most = 4096},
-                      {.name = "clients",
-                       .help = "Clients of the cross-device round",
-                       .kind = Kind::integer,
-                       .value = "1000",
-                       .least = 1,
-                       .most = 1'000'000}},
+          .options = {integer_option("users", "Users to rank for", 6040, 1, 10'000'000),
+                      integer_option("items", "Items to rank", 3706, 20, 10'000'000),
+                      integer_option("size", "Dimension of their vectors", 64, 1, 4096),
+                      integer_option("clients", "Clients of the cross-device round", 1000, 1, 1'000'000)},
           .run = [](const BenchmarkArguments& arguments, Progress& progress) -> Result<BenchmarkReport> {
             const RecommendBenchmarkRequest request{.users = arguments.integer("users"),
                                                     .items = arguments.integer("items"),

@@ -27,10 +27,6 @@ using Batch = std::span<const Record* const>;
 constexpr const char* weights_name = "weights";
 constexpr const char* seen_name = "seen";  // how many records of each label were trained on for the first time
 
-std::int64_t phase_of(const analytic_cil::Config& stream, std::int64_t step) {
-  return std::min(stream.phases, (step + stream.steps_per_phase - 1) / stream.steps_per_phase);
-}
-
 TensorSchema weights_schema(std::int64_t classes, std::int64_t width) {
   return TensorSchema({{weights_name, DType::f32, {classes, width}}});
 }
@@ -70,21 +66,20 @@ class ClientHalf final : public ClientTask {
     TRIB_TRY(broadcast.check_schema(weights_schema(classes, width)));
     TRIB_TRY(broadcast.check_finite());
     const std::vector<kernels::Tensor> parameters{kernels::Tensor::from_host(*stream_, broadcast.at(weights_name))};
-    phase_ = phase_of(config_.stream, plan.round);
+    phase_ = config_.stream.phase_of(plan.round);
 
     double arrived = static_cast<double>(site_.declared_records);
     HostTensor seen(DType::f64, {classes});
     if (!privacy.is_private()) {
       arrived = 0.0;
+      // Nobody has seen the phase's records at this site before.
+      const bool begins = plan.last_counted == 0 || phase_ > config_.stream.phase_of(plan.last_counted);
       for (std::int64_t step = 1; step <= config_.stream.step_count(); ++step) {
+        if (config_.stream.phase_of(step) != phase_) continue;
         const auto& of_step = arrivals_[static_cast<std::size_t>(step)];
         for (std::size_t c = 0; c < of_step.size(); ++c) {
-          if (phase_of(config_.stream, step) == phase_) arrived += of_step[c];
-          // Of records that no earlier round of this site had: their phase has just begun for it.
-          const bool is_new =
-              phase_of(config_.stream, step) <= phase_ &&
-              (plan.last_counted == 0 || phase_of(config_.stream, step) > phase_of(config_.stream, plan.last_counted));
-          if (is_new && phase_of(config_.stream, step) == phase_) seen.as<double>()[c] += of_step[c];
+          arrived += of_step[c];
+          if (begins) seen.as<double>()[c] += of_step[c];
         }
       }
     }
@@ -130,7 +125,7 @@ class ClientHalf final : public ClientTask {
     for (std::size_t i = 0; i < records.size(); ++i) {
       const auto row =
           out.as<float>().subspan(i * static_cast<std::size_t>(classes), static_cast<std::size_t>(classes));
-      if (phase_of(config_.stream, records[i]->step) != phase_) {
+      if (config_.stream.phase_of(records[i]->step) != phase_) {
         std::ranges::fill(row, 0.0f);
         continue;
       }
@@ -215,18 +210,17 @@ class ServerHalf final : public ServerTask {
     if (!is_private_) {
       const auto seen = next[seen_name].as<double>();
       const auto fresh = sum.total().at(seen_name).as<double>();
-      for (std::size_t c = 0; c < seen.size(); ++c) {
-        seen[c] += fresh[c];
-        arrived += records / static_cast<double>(seen.size()) / static_cast<double>(config_.stream.steps_per_phase);
-      }
+      for (std::size_t c = 0; c < seen.size(); ++c) seen[c] += fresh[c];
+      arrived = records / static_cast<double>(config_.stream.steps_per_phase);
     }
     if (!test_set_) return next;
     TRIB_TRY(test_set_->prepare(*stream_, *items_, buffer_, 0.0, privacy::Clipping::flat));
     HostTensor wide(DType::f64, next[weights_name].shape());
     std::ranges::copy(std::as_const(next).at(weights_name).as<float>(), wide.as<double>().begin());
-    const bool ends_phase = round <= config_.stream.step_count() && round % config_.stream.steps_per_phase == 0;
-    analytic_cil::add_to_history(next, test_set_->judge(*stream_, wide, exposed_classes(next, round)), arrived,
-                                 ends_phase);
+    const std::vector<bool> exposed = config_.stream.exposed_classes(
+        is_private_ ? std::span<const double>() : std::as_const(next).at(seen_name).as<double>(), round);
+    analytic_cil::add_to_history(next, test_set_->judge(*stream_, wide, exposed), arrived,
+                                 config_.stream.ends_phase(round));
     return next;
   }
 
@@ -250,20 +244,6 @@ class ServerHalf final : public ServerTask {
   }
 
  private:
-  std::vector<bool> exposed_classes(const TensorMap& state, std::int64_t round) const {
-    std::vector<bool> exposed(config_.stream.labels.size(), true);
-    const auto& phases = config_.stream.label_phases;
-    const auto seen = state.at(seen_name).as<double>();
-    for (std::size_t c = 0; c < exposed.size(); ++c) {
-      if (!is_private_) {
-        exposed[c] = seen[c] > 0.5;
-      } else if (!phases.empty()) {
-        exposed[c] = phases[c] >= 1 && phases[c] <= phase_of(config_.stream, round);
-      }
-    }
-    return exposed;
-  }
-
   Config config_;
   bool is_private_;
   std::shared_ptr<ItemFeatures> items_;

@@ -3,6 +3,7 @@
 
 #include <boost/json.hpp>
 
+#include "tasks/benchmark_options.h"
 #include "tasks/lora_text/benchmark.h"
 
 namespace trib::tasks::lora_text {
@@ -107,24 +108,9 @@ Benchmark train_benchmark() {
                .choices = {"base", "large"},
                .excludes = {"base"}},
               {.name = "precision", .help = "As model.precision of a job file", .value = "fp32"},
-              {.name = "batch",
-               .help = "Records a step",
-               .kind = Kind::integer,
-               .value = "64",
-               .least = 1,
-               .most = 1'000'000},
-              {.name = "steps",
-               .help = "Steps that are timed, private and not private each",
-               .kind = Kind::integer,
-               .value = "10",
-               .least = 1,
-               .most = 1'000'000},
-              {.name = "tokens",
-               .help = "Length of every record",
-               .kind = Kind::integer,
-               .value = "128",
-               .least = 1,
-               .most = 100'000},
+              integer_option("batch", "Records a step", 64, 1, 1'000'000),
+              integer_option("steps", "Steps that are timed, private and not private each", 10, 1, 1'000'000),
+              integer_option("tokens", "Length of every record", 128, 1, 100'000),
               {.name = "file",
                .help = "Or lengths as these texts have them: TSV, CSV or JSONL; needs --base",
                .kind = Kind::file,
@@ -135,12 +121,7 @@ Benchmark train_benchmark() {
                .help = "auto, tsv, csv or jsonl",
                .value = "auto",
                .choices = {"auto", "tsv", "csv", "jsonl"}},
-              {.name = "max-tokens",
-               .help = "Longer texts are cut",
-               .kind = Kind::integer,
-               .value = "128",
-               .least = 3,
-               .most = 100'000},
+              integer_option("max-tokens", "Longer texts are cut", 128, 3, 100'000),
               {.name = "set",
                .help = "A key of a job's [model], [adapter] or [training]: SECTION.KEY=VALUE",
                .kind = Kind::texts},
