@@ -50,6 +50,17 @@ export async function signIn(page, url, token) {
   await page.getByRole('heading', { level: 1, name: 'Privacy budgets' }).waitFor();
 }
 
+// A page's heading is there before its data: what is counted or read at once is looked at after this.
+export async function settled(page) {
+  await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+  await page.waitForFunction(() => !document.querySelector('.skeleton'));
+}
+
+export async function goTo(page, hash) {
+  await page.evaluate((to) => (location.hash = to), hash);
+  await settled(page);
+}
+
 export async function screenshot(page, name, { whole = true } = {}) {
   const folder = process.env.TRIBUTARY_SCREENSHOTS;
   if (!folder) return;

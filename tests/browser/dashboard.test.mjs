@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
 import { startMock, TOKENS } from '../../server/dashboard/mock/server.mjs';
-import { accessibilityProblems, launch, open, problemsOf, screenshot, signIn } from './browser.mjs';
+import { accessibilityProblems, goTo, launch, open, problemsOf, screenshot, settled, signIn } from './browser.mjs';
 
 let browser;
 before(async () => (browser = await launch()));
@@ -70,8 +70,7 @@ test('a session that ends leads back to the sign-in', () =>
 test('a viewer is offered nothing that changes anything', () =>
   visit({ role: 'viewer' }, async ({ mock, page }) => {
     for (const hash of ['#/jobs', `#/jobs/${mock.federation.jobs[1].id}`, '#/sites', '#/submit']) {
-      await page.evaluate((to) => (location.hash = to), hash);
-      await page.waitForTimeout(100);
+      await goTo(page, hash);
       for (const name of ['Submit', 'Cancel job', 'Invite', 'Revoke'])
         assert.equal(await page.getByRole('main').getByRole('button', { name }).count(), 0, `${name} at ${hash}`);
     }
@@ -83,6 +82,7 @@ test('epsilon, bars and accuracy rise without a reload', () =>
   visit({ hash: '#/privacy/st-mary/default' }, async ({ mock, page }) => {
     await page.getByRole('heading', { name: 'Epsilon over rounds' }).waitFor();
     await page.evaluate(() => (globalThis.notReloaded = true));
+    await settled(page);
     const before = await figure(page, 'spent');
     const rounds = await page.locator('tbody tr').count();
     await fetch(`${mock.url}/mock/round?n=3`, { method: 'POST' });
@@ -222,8 +222,7 @@ test('no figure that a site computed from its records is on any page', () =>
   visit({}, async ({ mock, page }) => {
     const loss = mock.federation.jobs[1].evaluations.at(-1).metrics.loss;
     for (const hash of ['#/privacy', '#/privacy/st-mary/default', '#/jobs', `#/jobs/${mock.federation.jobs[1].id}`, '#/sites']) {
-      await page.evaluate((to) => (location.hash = to), hash);
-      await page.waitForTimeout(150);
+      await goTo(page, hash);
       const text = await page.evaluate(() => document.body.textContent);
       assert.ok(!/\bloss\b/i.test(text.replace(/privacy loss/g, '')), `the word at ${hash}`);
       assert.ok(!text.includes(loss.toFixed(3)), `the figure at ${hash}`);
@@ -278,8 +277,7 @@ for (const colors of ['light', 'dark'])
       for (const scenario of ['declined', 'small'])
         await visit({ scenario, size, colors }, async ({ mock, page }) => {
           for (const [name, hash] of Object.entries(PAGES(mock))) {
-            await page.evaluate((to) => (location.hash = to), hash);
-            await page.waitForTimeout(200);
+            await goTo(page, hash);
             if (name === 'job') await page.getByText('Accuracy as a table').click();
             assert.deepEqual(await accessibilityProblems(page), [], `${scenario}: ${name}`);
             const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
@@ -315,6 +313,7 @@ test('the colours follow the system until the reader chooses, and the choice is 
 
 test('a hundred sites over two hundred rounds: every page answers, and rows are cheap', () =>
   visit({ scenario: 'big' }, async ({ mock, page }) => {
+    await settled(page);
     assert.equal(await page.locator('tbody tr').count(), 100);
     await page.getByLabel('Find').fill('site-77');
     await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 1);
