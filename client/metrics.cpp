@@ -16,6 +16,7 @@
 #include <map>
 #include <string_view>
 
+#include "common/net/listen.h"
 #include "common/prometheus.h"
 
 namespace trib::client {
@@ -81,7 +82,8 @@ std::string client_metrics_text(const SiteStatus& status, const std::vector<Data
 }
 
 struct MetricsServer::Impl : std::enable_shared_from_this<MetricsServer::Impl> {
-  Impl(asio::io_context& context, Pages what) : acceptor(context), timer(context), pages(std::move(what)) {}
+  Impl(asio::io_context& context, tcp::acceptor listening, Pages what)
+      : acceptor(std::move(listening)), timer(context), pages(std::move(what)) {}
 
   asio::awaitable<void> accept() {
     const auto self = shared_from_this();
@@ -171,21 +173,8 @@ MetricsServer::~MetricsServer() {
 
 Result<std::unique_ptr<MetricsServer>> MetricsServer::start(asio::io_context& context, const net::HostPort& address,
                                                             Pages pages) {
-  auto impl = std::make_shared<Impl>(context, std::move(pages));
-  error_code error;
-  tcp::resolver resolver(context);
-  const auto endpoints = resolver.resolve(address.host, std::to_string(address.port), tcp::resolver::passive, error);
-  if (error)
-    return Error{Errc::invalid_argument, fmt::format("metrics.listen = {}: {}", address.to_string(), error.message())};
-  const tcp::endpoint endpoint = *endpoints.begin();
-  impl->acceptor.open(endpoint.protocol(), error);
-  if (!error) impl->acceptor.set_option(asio::socket_base::reuse_address(true), error);
-  if (!error) impl->acceptor.bind(endpoint, error);
-  if (!error) impl->acceptor.listen(asio::socket_base::max_listen_connections, error);
-  if (error)
-    return Error{error == asio::error::address_in_use ? Errc::unavailable : Errc::io_error,
-                 fmt::format("listening on {} for metrics: {}: is another program using the port? (metrics.listen)",
-                             address.to_string(), error.message())};
+  TRIB_ASSIGN(tcp::acceptor acceptor, net::listen_on(context, address, "metrics.listen"));
+  auto impl = std::make_shared<Impl>(context, std::move(acceptor), std::move(pages));
   asio::co_spawn(context, impl->accept(), asio::detached);
   return std::unique_ptr<MetricsServer>(new MetricsServer(std::move(impl)));
 }

@@ -18,6 +18,7 @@
 #include <thread>
 
 #include "common/files.h"
+#include "common/net/listen.h"
 #include "common/net/tls.h"
 #include "kernels/device.h"
 #include "privacy/statement.h"
@@ -56,24 +57,6 @@ net::Limits enrolment_limits(net::Limits limits) {
   limits.message_bytes = 64u << 10;
   limits.idle_timeout = limits.write_timeout = limits.handshake_timeout;
   return limits;
-}
-
-Result<tcp::acceptor> listen_on(asio::io_context& context, const net::HostPort& address) {
-  tcp::resolver resolver(context);
-  error_code error;
-  const auto endpoints = resolver.resolve(address.host, std::to_string(address.port), tcp::resolver::passive, error);
-  if (error) return Error{Errc::invalid_argument, "listen.address = " + address.to_string() + ": " + error.message()};
-  const tcp::endpoint endpoint = *endpoints.begin();
-  tcp::acceptor acceptor(context);
-  acceptor.open(endpoint.protocol(), error);
-  if (!error) acceptor.set_option(asio::socket_base::reuse_address(true), error);
-  if (!error) acceptor.bind(endpoint, error);
-  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-  if (error)
-    return Error{error == asio::error::address_in_use ? Errc::unavailable : Errc::io_error,
-                 "listening on " + address.to_string() + ": " + error.message() +
-                     ": is another program using the port? (listen.address)"};
-  return acceptor;
 }
 
 // Mode 0600 before anybody can connect: the directory above is the owner's alone too.
@@ -200,7 +183,7 @@ Status Daemon::Impl::open(CoordinatorOptions options) {
 }
 
 Status Daemon::Impl::listen() {
-  TRIB_ASSIGN(sites, listen_on(context, config.listen));
+  TRIB_ASSIGN(sites, net::listen_on(context, config.listen, "listen.address"));
   TRIB_ASSIGN(operators, listen_on_unix(context, directory.admin_socket()));
   std::vector<net::HostPort> addresses = config.advertise;
   for (net::HostPort& address : addresses)

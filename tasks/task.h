@@ -33,6 +33,14 @@ class Progress {
   virtual bool cancelled() const = 0;
 };
 
+// Where nobody watches; it stops nothing by itself.
+class QuietProgress : public Progress {
+ public:
+  void step(std::int64_t, std::int64_t, double) override {}
+  void fraction(std::string_view, double) override {}
+  bool cancelled() const override { return false; }
+};
+
 struct RoundPlan {
   std::string job_id;
   std::int64_t round = 1;  // 1-based

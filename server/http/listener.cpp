@@ -14,6 +14,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <map>
 
+#include "common/net/listen.h"
 #include "server/http/connection.h"
 #include "server/rate_limit.h"
 
@@ -77,27 +78,6 @@ std::string limited_as(asio::ip::address address) {
   auto bytes = address.to_v6().to_bytes();
   std::fill(bytes.begin() + 8, bytes.end(), std::uint8_t{0});
   return asio::ip::address_v6(bytes).to_string() + "/64";
-}
-
-Result<tcp::acceptor> listen_on(asio::io_context& context, const net::HostPort& address) {
-  const std::string what = "http.listen = " + address.to_string() + ": ";
-  tcp::resolver resolver(context);
-  error_code error;
-  tcp::endpoint endpoint(asio::ip::address_v4::loopback(), address.port);
-  if (address.host != "localhost") {
-    const auto found = resolver.resolve(address.host, std::to_string(address.port), tcp::resolver::passive, error);
-    if (error) return Error{Errc::invalid_argument, what + error.message()};
-    endpoint = *found.begin();
-  }
-  tcp::acceptor acceptor(context);
-  acceptor.open(endpoint.protocol(), error);
-  if (!error) acceptor.set_option(asio::socket_base::reuse_address(true), error);
-  if (!error) acceptor.bind(endpoint, error);
-  if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-  if (error)
-    return Error{error == asio::error::address_in_use ? Errc::unavailable : Errc::io_error,
-                 what + error.message() + ": is another program using the port? Give http.listen another one"};
-  return acceptor;
 }
 
 // Connections at once, all together and of each address; connections hold it.
@@ -264,7 +244,7 @@ Result<std::unique_ptr<Listener>> Listener::open(asio::io_context& context, cons
   } else if (config.tls) {
     TRIB_ASSIGN(ssl, context_for(config.certificate, config.key));
   }
-  TRIB_ASSIGN(tcp::acceptor acceptor, listen_on(context, *config.listen));
+  TRIB_ASSIGN(tcp::acceptor acceptor, net::listen_on(context, *config.listen, "http.listen"));
   return std::unique_ptr<Listener>(
       new ListenerImpl(context, config, handler, clock, std::move(acceptor), std::move(ssl)));
 }

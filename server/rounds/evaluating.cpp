@@ -4,11 +4,9 @@ namespace trib::server {
 namespace {
 
 // Nobody watches an evaluation's steps; it only has to stop when its job ends.
-class EvaluationProgress final : public tasks::Progress {
+class EvaluationProgress final : public tasks::QuietProgress {
  public:
   explicit EvaluationProgress(std::shared_ptr<std::atomic<bool>> cancelled) : cancelled_(std::move(cancelled)) {}
-  void step(std::int64_t, std::int64_t, double) override {}
-  void fraction(std::string_view, double) override {}
   bool cancelled() const override { return cancelled_->load(); }
 
  private:

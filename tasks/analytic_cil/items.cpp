@@ -62,18 +62,12 @@ class BackboneFeatures final : public ItemFeatures {
   std::int64_t width() const override { return extractor_->width(); }
   std::string identity() const override { return extractor_->identity(); }
   Result<HostTensor> extract(const data::TextTable& table, Progress* progress) override {
-    Quiet quiet;
+    QuietProgress quiet;
     return features::extract_features(*extractor_, cache_.get(), features::items_of(table, extractor_->kind()),
                                       progress != nullptr ? *progress : quiet);
   }
 
  private:
-  class Quiet final : public Progress {
-   public:
-    void step(std::int64_t, std::int64_t, double) override {}
-    void fraction(std::string_view, double) override {}
-    bool cancelled() const override { return false; }
-  };
   std::shared_ptr<features::FeatureExtractor> extractor_;
   std::shared_ptr<features::FeatureCache> cache_;  // null: none
 };

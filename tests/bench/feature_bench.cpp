@@ -63,13 +63,6 @@ double product_limit(kernels::Device& device, kernels::Float32Products products)
   return 2.0 * static_cast<double>(rows) * static_cast<double>(size) * static_cast<double>(size) / seconds;
 }
 
-class Quiet final : public Progress {
- public:
-  void step(std::int64_t, std::int64_t, double) override {}
-  void fraction(std::string_view, double) override {}
-  bool cancelled() const override { return false; }
-};
-
 Result<models::Precision> precision_of(const std::string& name) {
   if (name == "fp32") return models::Precision::fp32;
   if (name == "tf32") return models::Precision::tf32;
@@ -141,7 +134,7 @@ Result<Set> read_set(FeatureExtractor& extractor, const std::filesystem::path& p
     std::map<std::string, std::int64_t> taken;
     std::erase_if(table.rows, [&](const data::TextRow& row) { return ++taken[row.label.value()] > per_class; });
   }
-  Quiet progress;
+  QuietProgress progress;
   const auto start = Clock::now();
   TRIB_ASSIGN(const HostTensor features,
               extract_features(extractor, nullptr, items_of(table, extractor.kind()), progress));

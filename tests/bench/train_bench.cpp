@@ -18,13 +18,6 @@
 namespace trib::tasks {
 namespace {
 
-class Quiet final : public Progress {
- public:
-  void step(std::int64_t, std::int64_t, double) override {}
-  void fraction(std::string_view, double) override {}
-  bool cancelled() const override { return false; }
-};
-
 // clamp(exp(0.62·N(0, 1) + 2.55), 4, 62).
 std::vector<std::int64_t> sst2_lengths(std::int64_t count) {
   std::mt19937 random(0);
@@ -61,7 +54,7 @@ int run(int count, char** arguments) {
     return 1;
   }
   request.devices = *devices;
-  Quiet progress;
+  QuietProgress progress;
   const auto measured = lora_text::benchmark_training(request, progress);
   if (!measured) {
     std::fprintf(stderr, "train_bench: %s\n", measured.error().message.c_str());

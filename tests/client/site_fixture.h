@@ -111,10 +111,8 @@ class FakeTask final : public tasks::ClientTask {
   std::int64_t records_;
 };
 
-class QuietProgress : public tasks::Progress {
+class StoppableProgress : public tasks::QuietProgress {
  public:
-  void step(std::int64_t, std::int64_t, double) override {}
-  void fraction(std::string_view, double) override {}
   bool cancelled() const override { return is_cancelled; }
   bool is_cancelled = false;
 };
@@ -217,7 +215,7 @@ class SiteFixture : public ::testing::Test {
   Site site_;
   std::unique_ptr<privacy::Ledger> ledger_;
   std::unique_ptr<Outbox> outbox_;
-  QuietProgress progress_;
+  StoppableProgress progress_;
 };
 
 }  // namespace trib::client

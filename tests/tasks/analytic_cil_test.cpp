@@ -34,14 +34,6 @@ using RowMatrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::R
 
 constexpr std::int64_t input_width = 6, buffer_width = 40, classes = 5;
 
-class Quiet final : public Progress {
- public:
-  void step(std::int64_t, std::int64_t, double) override {}
-  void fraction(std::string_view, double) override {}
-  bool cancelled() const override { return is_cancelled; }
-  bool is_cancelled = false;
-};
-
 struct Sample {
   std::vector<float> features;
   int label = 0;
@@ -134,7 +126,7 @@ class AnalyticCilTest : public testing::Test {
                 privacy::Ledger::in_memory({{.data_set = "default", .epsilon = 1e3, .delta = 1e-5}}, system_clock()));
     TRIB_ASSIGN(privacy::PrivacySession session,
                 privacy::PrivacySession::open(*ledger, charge, true, RandomKey::from_seed(seed), system_clock()));
-    Quiet progress;
+    QuietProgress progress;
     return client.train(TensorMap(), plan, session, progress);
   }
 
@@ -209,7 +201,7 @@ class AnalyticCilTest : public testing::Test {
   std::map<std::string, std::string> sections_;
   std::shared_ptr<SharedResources> shared_ = std::make_shared<SharedResources>();
   std::map<std::string, double> metrics_;
-  Quiet progress_;
+  QuietProgress progress_;
 };
 
 // Records dealt to `sites` at random; with `by_label` a label goes to one site alone, whatever its records' phase.

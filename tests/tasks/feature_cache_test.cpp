@@ -48,14 +48,14 @@ class FeatureCacheTest : public testing::Test {
     return result;
   }
   Counting extractor_;
-  Quiet progress_;
+  RisingProgress progress_;
   fs::path directory_;
 };
 
 TEST_F(FeatureCacheTest, MakesEachItemOnce) {
   const HostTensor first = extract_features(extractor_, open().get(), items(5), progress_).value();
   EXPECT_EQ(extractor_.made, 5);
-  Quiet again;
+  RisingProgress again;
   const HostTensor second = extract_features(extractor_, open().get(), items(8), again).value();
   EXPECT_EQ(extractor_.made, 8);
   EXPECT_TRUE(std::ranges::equal(first.as<float>(), second.as<float>().first(15)));
@@ -79,7 +79,7 @@ TEST_F(FeatureCacheTest, KeepsEveryWholeRecordWhereverTheFileWasCut) {
     const std::size_t kept = length < header ? 0 : (length - header) / record;
     ASSERT_EQ(cache->size(), kept) << length;
     extractor_.made = 0;
-    Quiet quiet;
+    RisingProgress quiet;
     const HostTensor features = extract_features(extractor_, cache.get(), items(3), quiet).value();
     ASSERT_EQ(extractor_.made, static_cast<int>(3 - kept));
     ASSERT_EQ(features.as<float>()[6], 2.0f);
@@ -96,7 +96,7 @@ TEST_F(FeatureCacheTest, MakesADamagedRecordAgain) {
   auto cache = open();
   EXPECT_EQ(cache->size(), std::size_t{2});
   extractor_.made = 0;
-  Quiet quiet;
+  RisingProgress quiet;
   EXPECT_EQ(extract_features(extractor_, cache.get(), items(3), quiet).value().as<float>()[3], 1.0f);
   EXPECT_EQ(extractor_.made, 1);
   cache.reset();
@@ -108,7 +108,7 @@ TEST_F(FeatureCacheTest, SurvivesKillInTheMiddleOfAnAppend) {
   const pid_t child = ::fork();
   if (child == 0) {
     ::setenv("TRIBUTARY_FAILPOINT", "features.half_appended", 1);
-    Quiet quiet;
+    RisingProgress quiet;
     (void)extract_features(extractor_, open().get(), items(6), quiet);
     ::_exit(0);
   }

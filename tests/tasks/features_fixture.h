@@ -18,9 +18,9 @@ namespace trib::tasks::features {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-class Quiet final : public Progress {
+// Of extracting features: it only rises.
+class RisingProgress final : public QuietProgress {
  public:
-  void step(std::int64_t, std::int64_t, double) override {}
   void fraction(std::string_view what, double done) override {
     EXPECT_EQ(what, "features");
     EXPECT_GE(done, last);

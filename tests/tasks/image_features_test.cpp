@@ -32,7 +32,7 @@ class ImageFeatures : public testing::Test {
                     ItemKind::image);
   }
   SharedResources shared_;
-  Quiet progress_;
+  RisingProgress progress_;
   fs::path directory_;
 };
 
@@ -40,7 +40,7 @@ TEST_F(ImageFeatures, OfAFolderAndOfATableAreTheSame) {
   const auto extractor = open();
   const HostTensor all = extract_features(*extractor, nullptr, items(directory_), progress_).value();
   ASSERT_EQ(all.shape(), (Shape{3, 512}));  // blue/1, red/1, red/2
-  Quiet quiet;
+  RisingProgress quiet;
   const HostTensor some = extract_features(*extractor, nullptr, items(directory_ / "some.tsv"), quiet).value();
   const auto row = [](const HostTensor& of, std::size_t i) { return of.as<float>().subspan(i * 512, 512); };
   for (std::size_t j = 0; j < 512; ++j) {
@@ -64,7 +64,7 @@ TEST_F(ImageFeatures, AreCachedByContentWhateverTheFileIsCalled) {
       progress_)
       .value();
   EXPECT_EQ(cache->size(), std::size_t{2});
-  Quiet quiet;
+  RisingProgress quiet;
   std::vector<Item> same = {{.name = "a", .text = {}, .image = directory_ / "red/1.png"},
                             {.name = "b", .text = {}, .image = directory_ / "other/same.png"}};
   extract_features(*extractor, cache.get(), same, quiet).value();

@@ -18,13 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-class Quiet final : public Progress {
- public:
-  void step(std::int64_t, std::int64_t, double) override {}
-  void fraction(std::string_view, double) override {}
-  bool cancelled() const override { return false; }
-};
-
 class LinearProbeTest : public testing::Test {
  protected:
   LinearProbeTest() : directory_(fs::path(testing::TempDir()) / "linear_probe_test") {
@@ -76,7 +69,7 @@ file = "test.tsv"
                 privacy::Ledger::in_memory({{.data_set = "default", .epsilon = 1e3, .delta = 1e-5}}, system_clock()));
     TRIB_ASSIGN(privacy::PrivacySession session,
                 privacy::PrivacySession::open(*ledger, charge, true, RandomKey::from_seed(1), system_clock()));
-    Quiet progress;
+    QuietProgress progress;
     return client->train(broadcast, plan, session, progress);
   }
   std::unique_ptr<ServerTask> make_server() const {
@@ -111,7 +104,7 @@ TEST_F(LinearProbeTest, ARoundIsTheMeanOfTheSitesStepsOnThePhasesRecords) {
     for (std::size_t i = 0; i < 2; ++i)
       EXPECT_NEAR(state.at("weights").as<float>()[2 * c + i],
                   (2.0 * (-0.5 * first[c][i] / 3.0) + 1.0 * (-0.5 * other[c][i])) / 3.0, 1e-6);
-  Quiet progress;
+  QuietProgress progress;
   const auto metrics = server->evaluate(state, progress)->metrics;
   // Labels a and b have come: (1, 0) and (0, 1) are judged among them.
   EXPECT_TRUE(metrics.contains("A_AUC"));

@@ -34,13 +34,12 @@ using testing::Key;
 
 const fs::path models_directory = fs::path(TRIBUTARY_SOURCE_DIR) / "base";
 
-class Quiet final : public Progress {
+class WatchedProgress final : public QuietProgress {
  public:
   void step(std::int64_t, std::int64_t, double) override {
     ++steps;
     if (at_step) at_step();
   }
-  void fraction(std::string_view, double) override {}
   bool cancelled() const override { return is_cancelled; }
   int steps = 0;
   std::function<void()> at_step;
@@ -147,7 +146,7 @@ class LoraTextTest : public testing::Test {
   fs::path directory_;
   std::map<std::string, std::string> sections_;
   std::shared_ptr<SharedResources> shared_ = std::make_shared<SharedResources>();
-  Quiet progress_;
+  WatchedProgress progress_;
 };
 
 class EveryAlgorithm : public LoraTextTest, public testing::WithParamInterface<const char*> {};

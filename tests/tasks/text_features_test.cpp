@@ -20,7 +20,7 @@ class TextFeatures : public testing::Test {
     return result;
   }
   SharedResources shared_;
-  Quiet progress_;
+  RisingProgress progress_;
 };
 
 const std::vector<std::string> texts = {"please tell me my account balance",
@@ -57,7 +57,7 @@ TEST_F(TextFeatures, OfATextDoNotDependOnTheTextsBesideIt) {
   const std::vector<Item> all = items(texts);
   const HostTensor together = extractor->extract(all, progress_).value();
   for (std::size_t i = 0; i < all.size(); ++i) {
-    Quiet quiet;
+    RisingProgress quiet;
     const HostTensor alone = extractor->extract(std::span(all).subspan(i, 1), quiet).value();
     for (std::size_t j = 0; j < 256; ++j)
       ASSERT_NEAR(alone.as<float>()[j], together.as<float>()[i * 256 + j], 1e-5) << texts[i];
@@ -98,7 +98,7 @@ TEST_F(TextFeatures, AreMadeOnceForEqualTextsAndThenComeFromTheCache) {
   }
   const auto cache = FeatureCache::open(directory, *extractor).value();
   EXPECT_EQ(cache->size(), std::size_t{3});
-  Quiet again;
+  RisingProgress again;
   EXPECT_EQ(extract_features(*extractor, cache.get(), some, again).value(), first);
   EXPECT_EQ(cache->size(), std::size_t{3});
   // Nothing of a text is in the file.

@@ -15,13 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class Quiet final : public Progress {
- public:
-  void step(std::int64_t, std::int64_t, double) override {}
-  void fraction(std::string_view, double) override {}
-  bool cancelled() const override { return false; }
-};
-
 class ColdStartTask : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -119,7 +112,7 @@ learning_rate = 0.02
 
   fs::path folder_;
   std::shared_ptr<SharedResources> shared_ = std::make_shared<SharedResources>();
-  Quiet progress_;
+  QuietProgress progress_;
 };
 
 TEST_F(ColdStartTask, OfTwoSitesLearnsToRecommendWhatAndToWhomNobodyHasSeen) {
