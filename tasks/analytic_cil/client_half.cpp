@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "tasks/analytic_cil/center.h"
 #include "tasks/analytic_cil/statistics.h"
 #include "tasks/halves.h"
 
@@ -27,12 +28,14 @@ class ClientHalf final : public ClientTask {
     return round_charge(job_, site_, plan, mechanism_);
   }
 
-  // The job has none.
-  Status set_constants(const TensorMap& constants) override { return constants.check_schema(TensorSchema()); }
+  Status set_constants(const TensorMap& constants) override {
+    return take_center(*stream_, config_, constants, buffer_);
+  }
 
   Result<privacy::Contribution> train(const TensorMap& broadcast, const RoundPlan& plan,
                                       privacy::PrivacySession& privacy, Progress& progress) override {
     TRIB_TRY(broadcast.check_schema(TensorSchema()));
+    TRIB_TRY(check_center(config_, buffer_));
     if (progress.cancelled()) return Error{Errc::cancelled, "the round was cancelled"};
     progress.fraction("summing", 0.0);
     TRIB_ASSIGN(TensorMap statistics,

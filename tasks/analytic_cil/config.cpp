@@ -34,6 +34,8 @@ void read_model(ConfigReader& config, Config& result) {
   result.vector_width = config.integer("features.vector_width", {.minimum = 0, .maximum = 65'536}, 0);
   if (result.vector_width == 0) result.features = features::read_features_config(config);
   result.features_sha256 = read_hash(config, "features.sha256");
+  result.center_file = config.text("features.center_file", "");
+  result.center_sha256 = read_hash(config, "features.center_sha256");
   result.labels = config.texts("model.labels");
   if (!config.has("model.labels")) return;
   if (result.labels.size() < 2) config.fail("model.labels", "must list at least two labels");
@@ -60,6 +62,9 @@ void read_ridge(ConfigReader& config, Config& result) {
     config.fail("ridge.gamma_minimum", fmt::format("must be at most ridge.gamma_maximum = {}", result.gamma_maximum));
   }
   result.noise_margin = config.number("ridge.noise_margin", {.minimum = 0.0, .maximum = 1000.0}, result.noise_margin);
+  result.class_sums_weight =
+      config.number("ridge.class_sums_weight", {.minimum = 0.0, .maximum = 1000.0, .exclude_minimum = true},
+                    result.class_sums_weight);
 }
 
 void read_protocol(const JobSpec& job, ConfigReader& config, Config& result) {

@@ -29,6 +29,8 @@ struct Config {
   features::FeaturesConfig features;      // the frozen backbone, where there is one
   std::int64_t vector_width = 0;          // above 0: items are so many numbers between spaces, and there is no backbone
   std::optional<Sha256> features_sha256;  // what Buffer::identity() must be, at the aggregator and at every site
+  std::string center_file;                // public items whose mean is taken off everyone's features (center.h)
+  std::optional<Sha256> center_sha256;    // of that mean; fixed at submission
   std::vector<std::string> labels;  // all classes that the job may ever see; a record's label is one of these texts
 
   std::int64_t buffer_width = 1000;  // of the random layer; 0: the features are used as they are
@@ -37,7 +39,8 @@ struct Config {
   GammaSelection selection = GammaSelection::fixed;
   double gamma = 100.0;
   double gamma_minimum = 1e-2, gamma_maximum = 1e5;  // of the grid, three values a decade
-  double noise_margin = 1.0;  // under privacy, gamma is at least so many times the norm that the noise may have
+  double noise_margin = 1.0;       // under privacy, gamma is at least so many times the norm that the noise may have
+  double class_sums_weight = 1.0;  // under privacy: how much louder YᵀX is released than XᵀX (statistics.h)
 
   std::int64_t phases = 1;
   std::int64_t steps_per_phase = 1;        // rounds of a phase

@@ -12,6 +12,7 @@
 #include "common/files.h"
 #include "common/safetensors.h"
 #include "models/json_file.h"
+#include "tasks/analytic_cil/center.h"
 #include "tasks/analytic_cil/classifier.h"
 
 namespace trib::tasks::analytic_cil {
@@ -90,6 +91,7 @@ Status write_model(const Path& directory, const ModelFiles& model) {
                       {"labels", std::move(labels)}};
   TensorMap tensors;
   tensors["weights"] = exposed_rows(model);
+  if (model.center) tensors[center_name] = *model.center;
   TRIB_TRY(make_directories(directory));
   TRIB_TRY(write_safetensors(directory / tensors_name, tensors));
   return write_file_durably(directory / config_name, json::serialize(config) + "\n");
@@ -141,11 +143,15 @@ Result<ModelFiles> read_model(const Path& directory) {
   }
   TRIB_ASSIGN(SafetensorsFile file, read_safetensors(directory / tensors_name));
   const std::int64_t width = model.config.buffer_width > 0 ? model.config.buffer_width : model.input_width;
-  const TensorSchema schema({{"weights", DType::f64, {static_cast<std::int64_t>(model.config.labels.size()), width}}});
-  if (const Status fits = file.tensors.check_schema(schema); !fits) {
+  std::vector<TensorSpec> specs{
+      {"weights", DType::f64, {static_cast<std::int64_t>(model.config.labels.size()), width}}};
+  const bool is_centered = file.tensors.contains(center_name);
+  if (is_centered) specs.push_back({center_name, DType::f32, {width}});
+  if (const Status fits = file.tensors.check_schema(TensorSchema(std::move(specs))); !fits) {
     return models::corrupt_file(directory / tensors_name, fits.error().message);
   }
   model.weights = file.tensors.at("weights");
+  if (is_centered) model.center = file.tensors.at(center_name);
   model.exposed.assign(model.config.labels.size(), true);
   return model;
 }
@@ -171,12 +177,14 @@ Result<Predictions> predict(const PredictRequest& request, Progress& progress) {
                                                                              .cache_directory = {},
                                                                              .shared = shared}));
   const auto stream = request.device->make_stream();
-  TRIB_ASSIGN(const Buffer buffer, shared_buffer(*stream, config, items->width(), *shared));
+  TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config, items->width(), *shared));
   if (config.features_sha256 && buffer.identity(*stream, items->identity()) != *config.features_sha256) {
     return Error{Errc::invalid_argument,
                  fmt::format("{} was trained on features of {}, and {} gives {}: name the backbone of its config.json",
                              request.adapter.native(), model.items, directory.native(), items->identity())};
   }
+
+  if (model.center) buffer.set_center(*stream, *model.center);
 
   TRIB_ASSIGN(const data::TextTable table, read_table(request.data, config, false));
   TRIB_ASSIGN(const HostTensor inputs, items->extract(table, &progress));

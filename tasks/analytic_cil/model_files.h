@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,14 +21,15 @@ struct ModelFiles {
   std::int64_t input_width = 0;
   double clip_norm = 0.0;  // of the features; 0: as they are
   privacy::Clipping clipping = privacy::Clipping::flat;
-  HostTensor weights;         // (labels, width) float64
-  std::vector<bool> exposed;  // labels that may be predicted
+  std::optional<HostTensor> center;  // (width) float32, taken off the features; none: not centred
+  HostTensor weights;                // (labels, width) float64
+  std::vector<bool> exposed;         // labels that may be predicted
   double gamma = 0.0;
 };
 
 // config.json names the backbone and its SHA-256, buffer, clip and the labels; model.safetensors holds "weights"
-// (labels, width) float64, of exposed labels alone, in the order of config.json. The score of a label is
-// weights·relu(features·buffer).
+// (labels, width) float64, of exposed labels alone, in the order of config.json, and "center" (width) float32 where the
+// job had one. The score of a label is weights·x with x = relu(features·buffer) − center, scaled to the clip norm.
 Status write_model(const std::filesystem::path& directory, const ModelFiles& model);
 // Errc::not_found, corrupt with the file, or invalid_argument if it is a model of something else.
 Result<ModelFiles> read_model(const std::filesystem::path& directory);

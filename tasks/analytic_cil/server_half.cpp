@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "kernels/ridge.h"
+#include "tasks/analytic_cil/center.h"
 #include "tasks/analytic_cil/classifier.h"
 #include "tasks/analytic_cil/history.h"
 #include "tasks/analytic_cil/model_files.h"
@@ -40,7 +41,7 @@ void add(const HostTensor& values, HostTensor& to) {
 class ServerHalf final : public ServerTask {
  public:
   ServerHalf(const JobSpec& job, Config config, std::shared_ptr<ItemFeatures> items,
-             std::unique_ptr<kernels::Stream> stream, Buffer buffer, double noise_stddev)
+             std::unique_ptr<kernels::Stream> stream, Buffer buffer, TensorMap constants, double noise_stddev)
       : config_(std::move(config)),
         is_private_(job.privacy.enabled),
         clip_norm_(job.privacy.clip_norm),
@@ -48,7 +49,8 @@ class ServerHalf final : public ServerTask {
         noise_stddev_(noise_stddev),
         items_(std::move(items)),
         stream_(std::move(stream)),
-        buffer_(std::move(buffer)) {}
+        buffer_(std::move(buffer)),
+        constants_(std::move(constants)) {}
 
   void set_test_set(PublicSet set) { test_set_ = std::move(set); }
   void set_validation_set(PublicSet set) { validation_set_ = std::move(set); }
@@ -113,6 +115,8 @@ class ServerHalf final : public ServerTask {
                                    .input_width = items_->width(),
                                    .clip_norm = clip_norm_,
                                    .clipping = clipping_,
+                                   .center = constants_.empty() ? std::optional<HostTensor>()
+                                                                : std::optional(constants_.at(center_name)),
                                    .weights = state.at("weights"),
                                    .exposed = exposed_classes(state),
                                    .gamma = state.at("gamma").as<double>()[0]});
@@ -225,7 +229,7 @@ class ServerHalf final : public ServerTask {
   std::unique_ptr<kernels::Stream> stream_;
   Buffer buffer_;
   std::optional<LabelledFeatures> test_set_, validation_set_;
-  TensorMap constants_;  // none
+  TensorMap constants_;  // center.h
 };
 
 }  // namespace
@@ -237,6 +241,7 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
   TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, open_aggregator_items(config, own));
   auto stream = context.device->make_stream();
   TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config, items->width(), *own.shared));
+  TRIB_ASSIGN(TensorMap constants, open_center(*stream, config, context.data_directory, *items, buffer));
   double noise_stddev = 0.0;
   if (job.privacy.enabled) {
     // The rate is 1 whatever a site declares, and so the noise is the same at all of them.
@@ -251,8 +256,8 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
   if (config.selection == GammaSelection::validation) {
     TRIB_ASSIGN(validation_set, read_public_set(context.data_directory / config.validation_file, config, 0));
   }
-  auto server =
-      std::make_unique<ServerHalf>(job, std::move(config), items, std::move(stream), std::move(buffer), noise_stddev);
+  auto server = std::make_unique<ServerHalf>(job, std::move(config), items, std::move(stream), std::move(buffer),
+                                             std::move(constants), noise_stddev);
   if (test_set) server->set_test_set(*std::move(test_set));
   if (validation_set) server->set_validation_set(*std::move(validation_set));
   return std::unique_ptr<ServerTask>(std::move(server));
@@ -266,7 +271,8 @@ Result<std::vector<std::string>> pin_to_aggregator(const JobSpec& job, const Agg
 Result<std::vector<std::string>> pin_stream(const JobSpec& job, const Config& config,
                                             const AggregatorContext& context) {
   for (const auto& [key, file] : {std::pair{"evaluation.file", config.evaluation_file},
-                                  std::pair{"evaluation.validation_file", config.validation_file}}) {
+                                  std::pair{"evaluation.validation_file", config.validation_file},
+                                  std::pair{"features.center_file", config.center_file}}) {
     if (file.empty() || std::filesystem::exists(context.data_directory / file)) continue;
     return Error{Errc::not_found,
                  fmt::format("{} = \"{}\": there is no such file in the aggregator's data directory {} (tasks.data in "
@@ -282,6 +288,9 @@ Result<std::vector<std::string>> pin_stream(const JobSpec& job, const Config& co
   const auto stream = context.device->make_stream();
   TRIB_ASSIGN(const Buffer buffer, shared_buffer(*stream, config, items->width(), *own.shared));
   overrides.push_back(fmt::format("features.sha256=\"{}\"", to_hex(buffer.identity(*stream, items->identity()))));
+  TRIB_ASSIGN(const std::optional<HostTensor> center,
+              compute_center(*stream, config, context.data_directory, *items, buffer));
+  if (center) overrides.push_back(fmt::format("features.center_sha256=\"{}\"", to_hex(center_hash(*center))));
   if (job.privacy.enabled && config.label_phases.empty() && !config.simulated_file.empty()) {
     TRIB_ASSIGN(const data::ClassSchedule schedule, simulated_schedule(job, config));
     overrides.push_back(fmt::format("protocol.label_phases=[{}]", fmt::join(schedule.task_of_class, ", ")));

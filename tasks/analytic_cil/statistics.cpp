@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "common/random.h"
+#include "kernels/gemm.h"
 #include "privacy/plan.h"
 
 namespace trib::tasks::analytic_cil {
@@ -39,13 +40,13 @@ Arrived gather(kernels::Stream& stream, Batch records, const Buffer& buffer, std
   return arrived;
 }
 
-// The pair that each record adds, as outer products: neither xxᵀ nor yxᵀ of one record is ever written out.
+// The pair that each record adds, (xxᵀ, weight·yxᵀ), as outer products: neither of one record is ever written out.
 void fill_summands(kernels::Stream& stream, const Arrived& arrived, const kernels::Tensor& features,
-                   std::int64_t classes, kernels::PerSampleGradients& out) {
+                   std::int64_t classes, float weight, kernels::PerSampleGradients& out) {
   const std::int64_t count = features.dim(0), width = features.dim(1);
   HostTensor one_hot(DType::f32, {count, classes});
   for (std::size_t i = 0; i < arrived.labels.size(); ++i)
-    one_hot.as<float>()[i * static_cast<std::size_t>(classes) + static_cast<std::size_t>(arrived.labels[i])] = 1.0f;
+    one_hot.as<float>()[i * static_cast<std::size_t>(classes) + static_cast<std::size_t>(arrived.labels[i])] = weight;
   out.sample_count = count;
   out.losses = {};
   out.tensors.assign(2, {});
@@ -88,10 +89,25 @@ Buffer::Buffer(kernels::Stream& stream, std::int64_t input_width, std::int64_t w
   stream.synchronize();  // others use it on streams of their own
 }
 
+void Buffer::set_center(kernels::Stream& stream, const HostTensor& center) {
+  center_ = kernels::Tensor::from_host(stream, HostTensor::from_f32({1, width()}, center.as<float>()));
+}
+
 kernels::Tensor Buffer::apply(kernels::Stream& stream, const kernels::Tensor& inputs) const {
-  if (!layer_) return inputs;
-  kernels::Tensor features(stream.device(), DType::f32, {inputs.dim(0), layer_->width()});
-  layer_->apply(stream, inputs, features);
+  if (!layer_ && !has_center()) return inputs;
+  const std::int64_t records = inputs.dim(0);
+  kernels::Tensor features(stream.device(), DType::f32, {records, width()});
+  if (layer_) {
+    layer_->apply(stream, inputs, features);
+  } else {
+    features.copy_from(stream, inputs);
+  }
+  if (has_center()) {
+    const std::vector<float> ones(static_cast<std::size_t>(records), 1.0f);
+    const kernels::Tensor column = kernels::Tensor::from_host(stream, HostTensor::from_f32({1, records}, ones));
+    kernels::matmul_transposed(stream, -1.0f, kernels::MatrixView(column), kernels::MatrixView(center_), true,
+                               kernels::MatrixView(features));
+  }
   return features;
 }
 
@@ -113,8 +129,8 @@ Result<Buffer> shared_buffer(kernels::Stream& stream, const Config& config, std:
   return *buffer;
 }
 
-double record_sensitivity(double clip_norm) {
-  return clip_norm * std::sqrt(clip_norm * clip_norm + 1.0);
+double record_sensitivity(double clip_norm, double class_sums_weight) {
+  return clip_norm * std::hypot(clip_norm, class_sums_weight);
 }
 
 Result<privacy::Mechanism> round_mechanism(const JobSpec& job, std::int64_t declared_records) {
@@ -128,7 +144,7 @@ Result<privacy::Mechanism> round_mechanism(const JobSpec& job, std::int64_t decl
         .kind = privacy::MechanismKind::none,
         .sample_rate = 1.0,
         .noise_multiplier = 0.0,
-        .clip_norm = job.privacy.clip_norm > 0.0 ? record_sensitivity(job.privacy.clip_norm) : 0.0,
+        .clip_norm = job.privacy.clip_norm > 0.0 ? record_sensitivity(job.privacy.clip_norm, 1.0) : 0.0,
         .steps = 1};
   }
   TRIB_ASSIGN(const privacy::RoundPrivacy plan, privacy::plan_privacy({.epsilon = job.privacy.epsilon,
@@ -138,8 +154,10 @@ Result<privacy::Mechanism> round_mechanism(const JobSpec& job, std::int64_t decl
                                                                        .steps_per_round = 1,
                                                                        .max_rounds = job.max_participations(),
                                                                        .accountant = job.privacy.accountant}));
+  TRIB_ASSIGN(const Config config, config_of(job));
   // A little above the sensitivity, so that the session's clip, which leaves room for rounding, shortens no record.
-  return privacy::round_mechanism(plan, record_sensitivity(job.privacy.clip_norm) * (1.0 + 2e-5), 1,
+  return privacy::round_mechanism(plan,
+                                  record_sensitivity(job.privacy.clip_norm, config.class_sums_weight) * (1.0 + 2e-5), 1,
                                   privacy::Clipping::flat, job.privacy.noise);
 }
 
@@ -178,7 +196,7 @@ Result<TensorMap> release_statistics(kernels::Stream& stream, privacy::PrivacySe
     const Arrived arrived = gather(stream, part, buffer, first_step, last_step);
     const kernels::Tensor features =
         arrived.features.defined() ? clipped(arrived.features) : kernels::Tensor::zeros(stream, DType::f32, {1, width});
-    fill_summands(stream, arrived, features, classes, out);
+    fill_summands(stream, arrived, features, classes, static_cast<float>(config.class_sums_weight), out);
   };
   functions.summed = [&](Batch part, const std::vector<kernels::Tensor>& sums) {
     const Arrived arrived = gather(stream, part, buffer, first_step, last_step);
@@ -193,6 +211,8 @@ Result<TensorMap> release_statistics(kernels::Stream& stream, privacy::PrivacySe
     TRIB_ASSIGN(std::vector<HostTensor> sums,
                 session.release_sum(stream, records, {{width, width}, {classes, width}}, functions));
     statistics[gram_name] = symmetric_triangle(sums[0]);
+    // What was released, in the units of YᵀX.
+    for (double& value : sums[1].as<double>()) value /= config.class_sums_weight;
     statistics[class_sums_name] = std::move(sums[1]);
     return statistics;
   }

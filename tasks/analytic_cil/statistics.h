@@ -27,7 +27,8 @@ inline constexpr const char* counts_name = "counts";
 
 TensorSchema statistics_schema(std::int64_t width, std::int64_t classes, bool is_private);
 
-// The features that the regression sees: the backbone's, or a layer of random ones over them (kernels::RandomFeatures).
+// The features that the regression sees: the backbone's, or a layer of random ones over them (kernels::RandomFeatures),
+// less a public centre where the job has one (center.h).
 class Buffer {
  public:
   // Of `width` random features of `input_width`; without a layer where width is 0. The same seed, the same layer.
@@ -35,12 +36,17 @@ class Buffer {
   std::int64_t width() const { return layer_ ? layer_->width() : input_width_; }
   // (n, width) float32 from (n, input_width) float32: the same bits for a record in any batch.
   kernels::Tensor apply(kernels::Stream& stream, const kernels::Tensor& inputs) const;
-  // What makes two sites' features the same: the backbone, and every bit of the random layer.
+  // From now on taken off every record's features: (width) float32.
+  void set_center(kernels::Stream& stream, const HostTensor& center);
+  bool has_center() const { return center_.defined(); }
+  // What makes two sites' features the same: the backbone, and every bit of the random layer. Not the centre, which all
+  // have from the aggregator.
   Sha256 identity(kernels::Stream& stream, const std::string& items) const;
 
  private:
   std::int64_t input_width_;
   std::shared_ptr<const kernels::RandomFeatures> layer_;  // null: none
+  kernels::Tensor center_;                                // (1, width) float32; undefined: none
 };
 
 // The same object for equal jobs on one device in one process.
@@ -52,12 +58,15 @@ Result<Buffer> shared_buffer(kernels::Stream& stream, const Config& config, std:
 // A record's features are scaled so that ‖x‖ ≤ C = privacy.clip_norm; y is a unit vector. It adds the pair (xxᵀ, yxᵀ),
 // of which ‖xxᵀ‖_F = ‖x‖² ≤ C² and ‖yxᵀ‖_F = ‖x‖ ≤ C, so in the joint L2 norm √(C⁴ + C²): √2 for C = 1. Under
 // add/remove-one that is the sensitivity of the pair of sums, and the session's joint clip enforces it.
+// With ridge.class_sums_weight = w the pair is (xxᵀ, w·yxᵀ), of sensitivity √(C⁴ + w²C²), and what was released of the
+// second is divided by w afterwards. Relative to w = 1 that moves noise from YᵀX, where its stddev is now
+// z·√(C⁴/w² + C²) for the noise multiplier z, to XᵀX, where it is z·√(C⁴ + w²C²).
 // The noise is added to all d² entries of XᵀX, N(0, σ²) each, in one mechanism with YᵀX: its sensitivity is the
 // Frobenius norm of the whole matrix, each off-diagonal product counted twice, as in ‖xxᵀ‖_F. Only then the two halves
 // are averaged, (S + Sᵀ)/2, which is post-processing: what is sent is XᵀX + E with a symmetric E of independent
 // N(0, σ²) on the diagonal and N(0, σ²/2) beside it. That is the same release as noise N(0, σ²) on the triangle whose
 // off-diagonal entries are scaled by √2, the coordinates in which the triangle has the Frobenius norm.
-double record_sensitivity(double clip_norm);
+double record_sensitivity(double clip_norm, double class_sums_weight);
 
 // What one round costs: one release over all records. MechanismKind::none if the job is not private.
 Result<privacy::Mechanism> round_mechanism(const JobSpec& job, std::int64_t declared_records);

@@ -7,6 +7,7 @@
 
 #include "kernels/gemm.h"
 #include "kernels/per_sample.h"
+#include "tasks/analytic_cil/center.h"
 #include "tasks/analytic_cil/classifier.h"
 #include "tasks/analytic_cil/history.h"
 #include "tasks/analytic_cil/items.h"
@@ -58,13 +59,16 @@ class ClientHalf final : public ClientTask {
   Result<privacy::Charge> charge(const RoundPlan& plan) const override {
     return round_charge(job_, site_, plan, mechanism_);
   }
-  Status set_constants(const TensorMap& constants) override { return constants.check_schema(TensorSchema()); }
+  Status set_constants(const TensorMap& constants) override {
+    return analytic_cil::take_center(*stream_, config_.stream, constants, buffer_);
+  }
 
   Result<privacy::Contribution> train(const TensorMap& broadcast, const RoundPlan& plan,
                                       privacy::PrivacySession& privacy, Progress& progress) override {
     const std::int64_t classes = config_.stream.class_count(), width = buffer_.width();
     TRIB_TRY(broadcast.check_schema(weights_schema(classes, width)));
     TRIB_TRY(broadcast.check_finite());
+    TRIB_TRY(analytic_cil::check_center(config_.stream, buffer_));
     const std::vector<kernels::Tensor> parameters{kernels::Tensor::from_host(*stream_, broadcast.at(weights_name))};
     phase_ = config_.stream.phase_of(plan.round);
 
@@ -180,14 +184,15 @@ class ClientHalf final : public ClientTask {
 class ServerHalf final : public ServerTask {
  public:
   ServerHalf(const JobSpec& job, Config config, std::shared_ptr<ItemFeatures> items,
-             std::unique_ptr<kernels::Stream> stream, Buffer buffer,
+             std::unique_ptr<kernels::Stream> stream, Buffer buffer, TensorMap constants,
              std::optional<analytic_cil::LabelledFeatures> test_set)
       : config_(std::move(config)),
         is_private_(job.privacy.enabled),
         items_(std::move(items)),
         stream_(std::move(stream)),
         buffer_(std::move(buffer)),
-        test_set_(std::move(test_set)) {}
+        test_set_(std::move(test_set)),
+        constants_(std::move(constants)) {}
 
   Result<TensorMap> initial_state() override {
     TensorMap state;
@@ -250,7 +255,7 @@ class ServerHalf final : public ServerTask {
   std::unique_ptr<kernels::Stream> stream_;
   Buffer buffer_;
   std::optional<analytic_cil::LabelledFeatures> test_set_;
-  TensorMap constants_;  // none
+  TensorMap constants_;  // analytic_cil/center.h
 };
 
 }  // namespace
@@ -280,6 +285,8 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
   TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, analytic_cil::open_aggregator_items(config.stream, own));
   auto stream = context.device->make_stream();
   TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config.stream, items->width(), *own.shared));
+  TRIB_ASSIGN(TensorMap constants,
+              analytic_cil::open_center(*stream, config.stream, context.data_directory, *items, buffer));
   std::optional<analytic_cil::LabelledFeatures> test_set;
   if (!config.stream.evaluation_file.empty()) {
     TRIB_ASSIGN(analytic_cil::PublicSet set,
@@ -287,8 +294,8 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
                                               config.stream.evaluation_limit));
     test_set.emplace(std::move(set));
   }
-  return std::unique_ptr<ServerTask>(std::make_unique<ServerHalf>(job, std::move(config), items, std::move(stream),
-                                                                  std::move(buffer), std::move(test_set)));
+  return std::unique_ptr<ServerTask>(std::make_unique<ServerHalf>(
+      job, std::move(config), items, std::move(stream), std::move(buffer), std::move(constants), std::move(test_set)));
 }
 
 }  // namespace trib::tasks::linear_probe

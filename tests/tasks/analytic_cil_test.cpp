@@ -68,8 +68,8 @@ std::string table_of(const std::vector<Sample>& records, bool with_phases = true
       std::snprintf(number, sizeof number, "%.9g ", static_cast<double>(value));
       table += number;
     }
-    table += "\t" + label_name(sample.label);
-    if (with_phases) table += "\t" + std::to_string(sample.phase);
+    table.append(1, '\t').append(label_name(sample.label));
+    if (with_phases) table.append(1, '\t').append(std::to_string(sample.phase));
     table += "\n";
   }
   return table;
@@ -142,6 +142,7 @@ class AnalyticCilTest : public testing::Test {
       clients.push_back(make_client(name).value());
     }
     const auto server = make_server();
+    for (const auto& client : clients) EXPECT_TRUE(client->set_constants(server->constants()));
     TensorMap state = server->initial_state().value();
     std::vector<std::int64_t> last_counted(sites.size(), 0);
     const JobSpec spec = job();
@@ -328,6 +329,93 @@ TEST_F(AnalyticCilTest, APhaseWithoutRecordsIsZeros) {
   EXPECT_EQ(made->weight(), 1.0);
 }
 
+// --- A public centre ---
+
+class CenteredAnalyticCilTest : public AnalyticCilTest {
+ protected:
+  CenteredAnalyticCilTest() {
+    sections_["features"] += "center_file = \"public.tsv\"\n";
+    std::string unlabelled = "features\n";
+    for (const Sample& sample : public_) {
+      for (const float value : sample.features) unlabelled.append(std::to_string(value)).append(1, ' ');
+      unlabelled += "\n";
+    }
+    write("public.tsv", unlabelled);
+  }
+  // Of features as sites have them: less the mean of the public items'.
+  Matrix centered_features_of(const std::vector<Sample>& records) const {
+    return features_of(records).rowwise() - features_of(public_).colwise().mean();
+  }
+  const std::vector<Sample> public_ = samples(70, 31);
+};
+
+TEST_F(CenteredAnalyticCilTest, TheMeanOfPublicItemsIsTakenOffEveryonesFeatures) {
+  for (const char* buffer : {"width = 40\n", "width = 0\n"}) {
+    sections_["buffer"] = buffer;
+    const std::vector<Sample> all = samples(200, 30);
+    const TensorMap state = federate(deal(all, 3, 1));
+    const Matrix x = centered_features_of(all);
+    const Matrix regularized = x.transpose() * x + 0.1 * Matrix::Identity(x.cols(), x.cols());
+    const Matrix joint = regularized.ldlt().solve(x.transpose() * labels_of(all)).transpose();
+    // The public features were written with six digits, and are float32.
+    EXPECT_LT(relative_difference(matrix_of(state.at("weights")), joint), 1e-4) << buffer;
+    EXPECT_GT(relative_difference(matrix_of(state.at("weights")), joint_weights(all, 0.1)), 1e-2) << buffer;
+    // The test set's features are centred too: the same items are right.
+    const std::vector<Sample> test = samples(200, 99);
+    const Matrix scores = centered_features_of(test) * joint.transpose();
+    double right = 0.0;
+    for (Eigen::Index i = 0; i < scores.rows(); ++i) {
+      Eigen::Index predicted = 0;
+      scores.row(i).maxCoeff(&predicted);
+      right += predicted == test[static_cast<std::size_t>(i)].label ? 1.0 : 0.0;
+    }
+    EXPECT_NEAR(metrics_.at("accuracy"), right / 200.0, 0.5 / 200.0) << buffer;
+  }
+}
+
+TEST_F(CenteredAnalyticCilTest, ASiteTakesNoOtherCentreThanTheJobs) {
+  write("site.tsv", table_of(samples(10, 17)));
+  const JobSpec pinned = pin_job(job(), aggregator()).value();
+  const auto server = definition().make_server(pinned, aggregator()).value();
+  const auto client = definition().make_client(pinned, site("site.tsv")).value();
+  EXPECT_THAT(train(*client, {.job_id = "j", .round = 1}).error().message, HasSubstr("before its first round"));
+  TensorMap other = server->constants();
+  other["center"].as<float>()[3] += 1.0f;
+  EXPECT_THAT(client->set_constants(other).error().message, HasSubstr("centre of the features is"));
+  other["center"].as<float>()[3] = std::nanf("");
+  EXPECT_FALSE(client->set_constants(other));
+  EXPECT_FALSE(client->set_constants(TensorMap()));
+  EXPECT_TRUE(client->set_constants(server->constants()));
+  EXPECT_TRUE(train(*client, {.job_id = "j", .round = 1}).ok());
+}
+
+TEST_F(CenteredAnalyticCilTest, PublicItemsThatChangeAfterSubmissionAreRefused) {
+  const JobSpec pinned = pin_job(job(), aggregator()).value();
+  ASSERT_TRUE(definition().make_server(pinned, aggregator()).ok());
+  write("public.tsv", "features\n1 2 3 4 5 6\n");
+  EXPECT_THAT(definition().make_server(pinned, aggregator()).error().message,
+              AllOf(HasSubstr("centre of the features is"), HasSubstr("public.tsv")));
+  fs::remove(directory_ / "public.tsv");
+  EXPECT_THAT(pin_job(job(), aggregator()).error().message, HasSubstr("features.center_file = \"public.tsv\""));
+}
+
+TEST_F(CenteredAnalyticCilTest, AnExportedModelHasItsCentreWithIt) {
+  const std::vector<Sample> all = samples(200, 20), fresh = samples(50, 21);
+  const TensorMap state = federate(deal(all, 2, 1));
+  ASSERT_TRUE(make_server()->export_model(state, true, directory_ / "model"));
+  fs::remove(directory_ / "public.tsv");
+  PredictRequest request{.base = directory_,
+                         .adapter = directory_ / "model",
+                         .data = write("new.tsv", table_of(fresh, false)),
+                         .text_column = "features",
+                         .device = &kernels::cpu_device()};
+  const Predictions predictions = definition().predict(request, progress_).value();
+  const Matrix scores = centered_features_of(fresh) * matrix_of(state.at("weights")).transpose();
+  for (Eigen::Index i = 0; i < scores.rows(); ++i)
+    for (Eigen::Index c = 0; c < classes; ++c)
+      EXPECT_NEAR(predictions.logits.as<float>()[static_cast<std::size_t>(i * classes + c)], scores(i, c), 1e-4);
+}
+
 // --- Metrics ---
 
 TEST(StreamMetrics, AreWhatHandGives) {
@@ -464,6 +552,57 @@ TEST_F(PrivateAnalyticCilTest, NoiseIsSymmetricAndOfTheChargedSpreadWhereverTher
   expect(diagonal, diagonal_count, variance);
   expect(beside, beside_count, 0.5 * variance);
   expect(sums, sum_count, variance);
+}
+
+TEST_F(PrivateAnalyticCilTest, LouderClassSumsHaveTheJointSensitivityAndTheNoiseOfTheirWeight) {
+  constexpr double weight = 4.0;
+  sections_["ridge"] = "class_sums_weight = 4.0\n";
+  const privacy::Mechanism mechanism = round_mechanism(job(), 1000).value();
+  EXPECT_NEAR(mechanism.clip_norm, std::sqrt(17.0), 1e-3);
+  EXPECT_GE(mechanism.clip_norm, std::sqrt(17.0));
+  EXPECT_LE(privacy::epsilon_after_rounds(mechanism, 4, 1e-5), 8.0);
+
+  // One record, in what was released before it was divided: (xxᵀ, 4·yxᵀ), and no more than √17.
+  std::vector<Sample> records = samples(30, 11, 1);
+  records[7].features.assign(input_width, 1e6f);
+  std::vector<Sample> without = records;
+  without.erase(without.begin() + 7);
+  const TensorMap with = contribution(records, 5), less = contribution(without, 5);
+  Matrix cut = features_of({records[7]}).row(0);
+  cut /= cut.norm();
+  double squared = 0.0;
+  std::size_t place = 0;
+  for (Eigen::Index i = 0; i < 12; ++i)
+    for (Eigen::Index j = i; j < 12; ++j, ++place) {
+      const double moved = with.at("gram").as<double>()[place] - less.at("gram").as<double>()[place];
+      squared += (i == j ? 1.0 : 2.0) * moved * moved;
+    }
+  EXPECT_NEAR(squared, 1.0, 1e-3);
+  for (Eigen::Index c = 0; c < classes; ++c)
+    for (Eigen::Index i = 0; i < 12; ++i) {
+      const auto at = static_cast<std::size_t>(c * 12 + i);
+      const double moved = with.at("class_sums").as<double>()[at] - less.at("class_sums").as<double>()[at];
+      EXPECT_NEAR(moved, c == records[7].label ? cut(i) : 0.0, 2e-5);
+      squared += weight * weight * moved * moved;
+    }
+  EXPECT_LE(std::sqrt(squared), mechanism.clip_norm);
+  EXPECT_NEAR(std::sqrt(squared), std::sqrt(17.0), 1e-3);
+
+  // Noise alone: σ for √17 on the one, a quarter of it on the other.
+  std::vector<Sample> late = samples(10, 12);
+  for (Sample& sample : late) sample.phase = 4;
+  double gram = 0.0, sums = 0.0;
+  std::size_t gram_count = 0, sum_count = 0;
+  for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+    const TensorMap noise = contribution(late, seed);
+    for (const double value : noise.at("gram").as<double>()) gram += value * value, ++gram_count;
+    for (const double value : noise.at("class_sums").as<double>()) sums += value * value, ++sum_count;
+  }
+  const double variance = stddev() * stddev();
+  // Of 78 entries of the triangle 12 are on the diagonal.
+  const double expected = variance * (12.0 + 0.5 * 66.0) / 78.0;
+  EXPECT_NEAR(gram / static_cast<double>(gram_count) / expected, 1.0, 6.0 * std::sqrt(2.0 / gram_count));
+  EXPECT_NEAR(sums / static_cast<double>(sum_count) / (variance / 16.0), 1.0, 5.0 * std::sqrt(2.0 / sum_count));
 }
 
 TEST_F(PrivateAnalyticCilTest, GammaIsAboveTheNormOfTheNoiseOfAllContributions) {

@@ -56,13 +56,18 @@ file = "test.tsv"
   // Of a site that declares as many records as its file has: every step takes all of them.
   Result<privacy::Contribution> train(const std::string& file, std::int64_t records, const TensorMap& broadcast,
                                       std::int64_t round) {
+    return train(job(), TensorMap(), file, records, broadcast, round);
+  }
+  Result<privacy::Contribution> train(const JobSpec& spec, const TensorMap& constants, const std::string& file,
+                                      std::int64_t records, const TensorMap& broadcast, std::int64_t round) {
     const SiteContext site{.site = file,
                            .devices = {&kernels::cpu_device()},
                            .data_file = directory_ / file,
                            .declared_records = records,
                            .model_directories = {},
                            .shared = nullptr};
-    TRIB_ASSIGN(const auto client, definition().make_client(job(), site));
+    TRIB_ASSIGN(const auto client, definition().make_client(spec, site));
+    TRIB_TRY(client->set_constants(constants));
     const RoundPlan plan{.job_id = "j", .round = round, .last_counted = round - 1};
     TRIB_ASSIGN(const privacy::Charge charge, client->charge(plan));
     TRIB_ASSIGN(const auto ledger,
@@ -72,12 +77,12 @@ file = "test.tsv"
     QuietProgress progress;
     return client->train(broadcast, plan, session, progress);
   }
-  std::unique_ptr<ServerTask> make_server() const {
+  std::unique_ptr<ServerTask> make_server(const JobSpec& spec = job()) const {
     return definition()
-        .make_server(job(), {.device = &kernels::cpu_device(),
-                             .model_directories = {},
-                             .data_directory = directory_,
-                             .shared = nullptr})
+        .make_server(spec, {.device = &kernels::cpu_device(),
+                            .model_directories = {},
+                            .data_directory = directory_,
+                            .shared = nullptr})
         .value();
   }
   fs::path directory_;
@@ -120,6 +125,26 @@ TEST_F(LinearProbeTest, ASiteWithoutARecordInThePhaseWeighsNothing) {
   Sum sum(server->contribution_schema());
   ASSERT_TRUE(sum.add(made->tensors(), made->weight()));
   EXPECT_EQ(server->next_state(state, sum)->at("weights"), state.at("weights"));
+}
+
+TEST_F(LinearProbeTest, TrainsOnFeaturesLessThePublicCentre) {
+  write("public.tsv", "text\n1 2\n3 4\n");
+  std::string text = job().file_text;
+  text.replace(text.find("vector_width"), 0, "center_file = \"public.tsv\"\n");
+  const JobSpec centered = read_job_text(text, "job.toml").value();
+  const auto server = make_server(centered);
+  ASSERT_EQ(server->constants().at("center"), HostTensor::from_f32({2}, std::vector<float>{2.0f, 3.0f}));
+  const TensorMap state = server->initial_state().value();
+  const auto made = train(centered, server->constants(), "other.tsv", 1, server->broadcast(state).value(), 1);
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  // (−1, 1) less (2, 3) is (−3, −2), of label b; a step of 0.5 from zero weights.
+  const double third = 1.0 / 3.0;
+  const double expected[3][2] = {
+      {0.5 * 3 * third, 0.5 * 2 * third}, {-0.5 * 6 * third, -0.5 * 4 * third}, {0.5 * 3 * third, 0.5 * 2 * third}};
+  for (std::size_t c = 0; c < 3; ++c)
+    for (std::size_t i = 0; i < 2; ++i)
+      EXPECT_NEAR(made->tensors().at("weights").as<float>()[2 * c + i], expected[c][i], 1e-6);
+  EXPECT_FALSE(train(centered, TensorMap(), "other.tsv", 1, server->broadcast(state).value(), 1).ok());
 }
 
 TEST_F(LinearProbeTest, ExportsNothing) {
