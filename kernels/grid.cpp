@@ -51,11 +51,13 @@ void add_rounded_sum(Stream& stream, const PerSampleGradients& gradients, const 
     detail::require(sums[t].element_count() == element_count(gradients.tensors[t].shape),
                     "add_rounded_sum: a sum does not fit its tensor");
     integers(sums[t]);
-    work += sums[t].element_count() * gradients.sample_count;
+    work += gradients.tensors[t].is_rows() ? gradients.tensors[t].values.element_count()
+                                           : sums[t].element_count() * gradients.sample_count;
   }
   detail::dispatch(
       stream,
       [&] {
+        detail::check_rows(gradients);
         const float* given = RawAccess::data<float>(factors);
         std::vector<float> scaled(given, given + gradients.sample_count);
         for (float& factor : scaled) factor = static_cast<float>(static_cast<double>(factor) / spacing);
@@ -66,6 +68,16 @@ void add_rounded_sum(Stream& stream, const PerSampleGradients& gradients, const 
             if (gradient.is_outer_product()) {
               const std::int64_t rows = gradient.output_grads.dim(1);
               add_rounded_outer_products(gradient, scaled, sum, rows * part / parts, rows * (part + 1) / parts);
+            } else if (gradient.is_rows()) {
+              // What is not among a sample's rows is 0 on the grid too.
+              const detail::TableRows table(gradient);
+              const std::int64_t rows = gradient.shape[0], columns = table.columns;
+              table.each_between(gradients.sample_count, rows * part / parts, rows * (part + 1) / parts,
+                                 [&](std::int64_t i, std::int64_t place, std::int64_t row) {
+                                   cpu::simd().rounded_row_sum(table.row(place), columns,
+                                                               &scaled[static_cast<std::size_t>(i)], 1,
+                                                               sum + row * columns, 0, columns);
+                                 });
             } else {
               const std::int64_t size = element_count(gradient.shape);
               cpu::simd().rounded_row_sum(RawAccess::data<float>(gradient.values), size, scaled.data(),
@@ -78,7 +90,7 @@ void add_rounded_sum(Stream& stream, const PerSampleGradients& gradients, const 
         const int parts = cpu::ThreadPool::instance().size();
         cpu::ThreadPool::instance().run(parts, [&](int part) { add_part(part, parts); });
       },
-      [&] { cuda::add_rounded_sum(stream, gradients, factors, spacing, sums); });
+      [&] { cuda::add_rounded_sum(stream, with_whole_tables(stream, gradients), factors, spacing, sums); });
 }
 
 std::uint64_t add_discrete_gaussian_noise(Stream& stream, int log2_stddev, std::span<const std::uint8_t, 32> key,

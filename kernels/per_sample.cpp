@@ -38,7 +38,45 @@ void add_outer_products(const PerSampleGradient& gradient, const float* factors,
       if (factors[i] != 0) cpu::simd().axpy(factors[i] * g[i * p + row], x + i * q, sum + row * q, 0, q);
 }
 
+// As many rows at a time as one block of squared_norm() holds, so that where their length is a multiple of its step the
+// sum has the bits of the whole table's.
+double squared_norm_of_rows(const PerSampleGradient& gradient, std::int64_t sample) {
+  const detail::TableRows table(gradient);
+  const std::int64_t rows_a_block = std::max<std::int64_t>(1, cpu::simd().squared_norm_block / table.columns);
+  double total = 0;
+  for (std::int64_t first = table.begin(sample), last = first; first < table.end(sample); first = last) {
+    const std::int64_t block = table.rows[first] / rows_a_block;
+    while (last < table.end(sample) && table.rows[last] / rows_a_block == block) ++last;
+    total += cpu::simd().squared_norm(table.values, first * table.columns, last * table.columns);
+  }
+  return total;
+}
+
 }  // namespace
+
+PerSampleGradients with_whole_tables(Stream& stream, const PerSampleGradients& gradients) {
+  detail::check(gradients);
+  PerSampleGradients result = gradients;
+  for (PerSampleGradient& gradient : result.tensors) {
+    if (!gradient.is_rows()) continue;
+    const HostTensor values = gradient.values.to_host(stream), rows = gradient.rows.to_host(stream),
+                     ends = gradient.row_ends.to_host(stream);
+    const auto columns = static_cast<std::size_t>(gradient.shape[1]),
+               size = static_cast<std::size_t>(element_count(gradient.shape));
+    HostTensor whole(DType::f32, {gradients.sample_count, static_cast<std::int64_t>(size)});
+    std::size_t place = 0;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(gradients.sample_count); ++i) {
+      for (; place < static_cast<std::size_t>(ends.as<std::int64_t>()[i]); ++place) {
+        const auto row = static_cast<std::size_t>(rows.as<std::int32_t>()[place]);
+        std::ranges::copy(values.as<float>().subspan(place * columns, columns),
+                          whole.as<float>().subspan(i * size + row * columns, columns).begin());
+      }
+    }
+    gradient.values = Tensor::from_host(stream, whole);
+    gradient.rows = gradient.row_ends = Tensor();
+  }
+  return result;
+}
 
 void joint_squared_norms(Stream& stream, const PerSampleGradients& gradients, const Tensor& squared_norms) {
   detail::check(gradients);
@@ -47,6 +85,7 @@ void joint_squared_norms(Stream& stream, const PerSampleGradients& gradients, co
   detail::dispatch(
       stream,
       [&] {
+        detail::check_rows(gradients);
         float* to = RawAccess::data<float>(squared_norms);
         cpu::parallel_for(gradients.sample_count, 4, [&](std::int64_t begin, std::int64_t end) {
           for (std::int64_t i = begin; i < end; ++i) {
@@ -54,6 +93,8 @@ void joint_squared_norms(Stream& stream, const PerSampleGradients& gradients, co
             for (const PerSampleGradient& gradient : gradients.tensors) {
               if (gradient.is_outer_product()) {
                 total += squared_row_norm(gradient.output_grads, i) * squared_row_norm(gradient.inputs, i);
+              } else if (gradient.is_rows()) {
+                total += squared_norm_of_rows(gradient, i);
               } else {
                 const std::int64_t size = element_count(gradient.shape);
                 total += cpu::simd().squared_norm(data(gradient.values), i * size, (i + 1) * size);
@@ -63,7 +104,7 @@ void joint_squared_norms(Stream& stream, const PerSampleGradients& gradients, co
           }
         });
       },
-      [&] { cuda::joint_squared_norms(stream, gradients, squared_norms); });
+      [&] { cuda::joint_squared_norms(stream, with_whole_tables(stream, gradients), squared_norms); });
 }
 
 void clip_factors(Stream& stream, const Tensor& squared_norms, double clip_norm, ClippingRule rule, double stability,
@@ -113,6 +154,7 @@ void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const
   detail::dispatch(
       stream,
       [&] {
+        detail::check_rows(gradients);
         const float* factor = data(factors);
         const std::int64_t count = gradients.sample_count;
         // One parallel region over all tensors: part k takes the k-th share of each.
@@ -124,6 +166,14 @@ void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const
             if (gradient.is_outer_product()) {
               const std::int64_t rows = gradient.output_grads.dim(1);
               add_outer_products(gradient, factor, count, sum, rows * part / parts, rows * (part + 1) / parts);
+            } else if (gradient.is_rows()) {
+              const detail::TableRows table(gradient);
+              const std::int64_t rows = gradient.shape[0], columns = table.columns;
+              table.each_between(count, rows * part / parts, rows * (part + 1) / parts,
+                                 [&](std::int64_t i, std::int64_t place, std::int64_t row) {
+                                   if (factor[i] != 0)
+                                     cpu::simd().axpy(factor[i], table.row(place), sum + row * columns, 0, columns);
+                                 });
             } else {
               const std::int64_t size = element_count(gradient.shape);
               cpu::simd().weighted_row_sum(data(gradient.values), size, factor, count, sum, size * part / parts,
@@ -132,7 +182,7 @@ void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const
           }
         });
       },
-      [&] { cuda::add_weighted_sum(stream, gradients, factors, sums); });
+      [&] { cuda::add_weighted_sum(stream, with_whole_tables(stream, gradients), factors, sums); });
 }
 
 void axpy(Stream& stream, double a, const Tensor& x, const Tensor& y) {

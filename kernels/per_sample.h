@@ -9,7 +9,7 @@
 
 namespace trib::kernels {
 
-// The gradients of one trained tensor for each of N samples, in one of two forms.
+// The gradients of one trained tensor for each of N samples, in one of three forms.
 struct PerSampleGradient {
   std::string name;  // the trained tensor's
   Shape shape;       // the trained tensor's shape; d elements
@@ -19,6 +19,11 @@ struct PerSampleGradient {
   // shape (p, q). For a dense layer that sees one token a sample; ‖gradient‖ = ‖output_grads[i]‖·‖inputs[i]‖.
   Tensor output_grads, inputs;
   bool is_outer_product() const { return output_grads.defined(); }
+  // Or rows of a table, shape (n, q), of which a sample looks up few: values (R, q) holds the rows in which the
+  // gradient is not zero, sample by sample, rows (R) int32 says which of the table's they are, ascending within a
+  // sample, and sample i has those from row_ends[i − 1] (0 for the first) to row_ends[i]; row_ends (N) int64.
+  Tensor rows = {}, row_ends = {};
+  bool is_rows() const { return rows.defined(); }
 };
 
 // All trained tensors of one micro-batch of N samples, in the order of the parameters they belong to.
@@ -27,6 +32,9 @@ struct PerSampleGradients {
   std::vector<PerSampleGradient> tensors;
   Tensor losses = {};  // (N) float32, or undefined where nobody asks for them
 };
+
+// The same gradients, with whole tables in place of rows of them.
+PerSampleGradients with_whole_tables(Stream& stream, const PerSampleGradients& gradients);
 
 // squared_norms[i] = Σ over tensors ‖gradient of sample i‖², float32 (N). The numbers that are squared are the numbers
 // that weighted_sum() adds.

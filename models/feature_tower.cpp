@@ -1,5 +1,6 @@
 #include "models/feature_tower.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -36,11 +37,34 @@ void add_rows(HostMatrix<const T> x, std::span<T> sum) {
 
 }  // namespace
 
-std::size_t ParameterLayout::add(std::string name, Shape shape) {
+std::size_t ParameterLayout::add(std::string name, Shape shape, bool is_table) {
   const auto size = static_cast<std::size_t>(element_count(shape));
-  blocks_.push_back({std::move(name), std::move(shape), size_, size});
+  blocks_.push_back({std::move(name), std::move(shape), size_, size, is_table});
   size_ += size;
   return blocks_.size() - 1;
+}
+
+std::vector<BlockGradient> take_gradient(const ParameterLayout& layout, std::span<float> gradients) {
+  std::vector<BlockGradient> taken;
+  for (const auto& block : layout.blocks()) {
+    BlockGradient& gradient = taken.emplace_back();
+    const std::span<float> values = gradients.subspan(block.offset, block.size);
+    if (!block.is_table) {
+      gradient.values.assign(values.begin(), values.end());
+      std::ranges::fill(values, 0.0f);
+      continue;
+    }
+    const auto columns = static_cast<std::size_t>(block.shape[1]);
+    for (std::size_t row = 0; row * columns < values.size(); ++row) {
+      const std::span<float> part = values.subspan(row * columns, columns);
+      // What is not a number is not zero either.
+      if (std::ranges::all_of(part, [](float value) { return value == 0.0f; })) continue;
+      gradient.rows.push_back(static_cast<std::int32_t>(row));
+      gradient.values.insert(gradient.values.end(), part.begin(), part.end());
+      std::ranges::fill(part, 0.0f);
+    }
+  }
+  return taken;
 }
 
 template <typename T>
@@ -57,7 +81,7 @@ FeatureTower<T>::FeatureTower(FeatureTowerConfig config, ParameterLayout& layout
   const std::int64_t d = config_.size, wide = groups * d;
   const std::string& prefix = config_.prefix;
   for (const auto& group : config_.groups)
-    tables_.push_back(layout.add(prefix + "." + group.name, {group.vocabulary, d}));
+    tables_.push_back(layout.add(prefix + "." + group.name, {group.vocabulary, d}, /*is_table=*/true));
   gate_weight_ = layout.add(prefix + ".gate.weight", {groups, wide});
   gate_bias_ = layout.add(prefix + ".gate.bias", {groups});
   weight_1_ = layout.add(prefix + ".fusion.weight_1", {config_.hidden, wide});

@@ -20,9 +20,10 @@ class ParameterLayout {
     std::string name;
     Shape shape;
     std::size_t offset = 0, size = 0;
+    bool is_table = false;  // rows that are looked up: those that a record does not ask for have no gradient
   };
   // The new block's index.
-  std::size_t add(std::string name, Shape shape);
+  std::size_t add(std::string name, Shape shape, bool is_table = false);
   const std::vector<Block>& blocks() const { return blocks_; }
   std::size_t size() const { return size_; }
 
@@ -30,6 +31,15 @@ class ParameterLayout {
   std::vector<Block> blocks_;
   std::size_t size_ = 0;
 };
+
+// The gradient of one block, row by row where it is a table.
+struct BlockGradient {
+  std::vector<float> values;       // of a table the rows in which it is not zero, else all of it
+  std::vector<std::int32_t> rows;  // which rows of a table those are, ascending
+};
+// Takes what stands in `gradients`, which are zero afterwards: one a block. A record looks up few rows, and what is
+// done with its gradient then costs as little.
+std::vector<BlockGradient> take_gradient(const ParameterLayout& layout, std::span<float> gradients);
 
 // With c_g the mean of the embeddings of a group's features (0 if none is set):
 //   a = σ(W_a [c_1; …; c_G] + b_a),  x = [a_1 c_1; …; a_G c_G],  f = Σ_g x_g + W_2 tanh(W_1 x + b_1) + b_2

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,7 @@ namespace trib::experiments {
 
 struct BaselineOptions {
   std::int64_t size = 64, epochs = 30, batch = 1024;
+  std::int64_t patience = 5;  // epochs without a better validation after which training ends
   double learning_rate = 1e-3, weight_decay = 1e-4;
   std::uint64_t seed = 1;
 };
@@ -21,6 +23,12 @@ struct BaselineOptions {
 struct Vectors {
   std::int64_t size = 0;
   std::vector<float> users, items;  // (users, size), (items, size)
+  std::int64_t epochs = 0;          // that led to them
+};
+
+// How good vectors are on the validation part: for warm items, and for cold ones.
+struct Validation {
+  std::function<double(const Vectors&)> warm, cold;
 };
 
 // "popularity", "mf", "content", "dropoutnet" or "clcrec".
@@ -31,9 +39,11 @@ struct Vectors {
 //     left out at random; a cold item or user has none.
 //   clcrec: Wei et al. 2021 (arXiv 2107.05315): λ·InfoNCE(embedding, content) + (1 − λ)·InfoNCE(user, item), where
 //     content stands for half of the items' embeddings; temperature 2, 128 negatives, λ = ½.
+// Training ends with the epochs, or once `patience` of them brought nothing; the best epoch's vectors are the result.
+// mf goes by warm items, the others, which know something of cold ones, by those.
 std::vector<std::string_view> baseline_names();
 Result<Vectors> train_baseline(std::string_view name, const BaselineOptions& options,
                                const tasks::cold_start::Dataset& dataset, const tasks::cold_start::Split& split,
-                               const tasks::cold_start::Catalogue& catalogue);
+                               const tasks::cold_start::Catalogue& catalogue, const Validation& validation);
 
 }  // namespace trib::experiments

@@ -1,7 +1,9 @@
-// cold_start_compare JOB.toml [METHOD …] [--seeds 1,2,3] [--epochs N] [--trace STEPS] [--set section.key=value …]
+// cold_start_compare JOB.toml [METHOD …] [--seeds 1,2,3] [--epochs N] [--patience N] [--trace STEPS]
+//   [--set section.key=value …]
 // Trains baselines, and our model on one machine with no federation around it, on the data, split and features that the
 // job file describes, and prints one line of metrics a method and seed: tab-separated, with a header. "ours" takes as
-// many steps as the job has rounds, each of as many users as its sites take together, with its optimizer.
+// many steps as the job has rounds, each of as many users as its sites take together, with its optimizer. A baseline
+// takes as many epochs as are best on the validation part, up to N; "steps" says how many.
 #include <spdlog/fmt/fmt.h>
 
 #include <chrono>
@@ -25,7 +27,7 @@ struct Arguments {
   std::filesystem::path job;
   std::vector<std::string> methods, overrides;
   std::vector<std::uint64_t> seeds = {1};
-  std::int64_t epochs = 30;
+  std::int64_t epochs = 200, patience = 5;
   std::int64_t trace = 0;  // print "ours" every so many steps
 };
 
@@ -44,6 +46,8 @@ Result<Arguments> parse(int count, char** values) {
         }
       } else if (argument == "--epochs") {
         arguments.epochs = std::stoll(next());
+      } else if (argument == "--patience") {
+        arguments.patience = std::stoll(next());
       } else if (argument == "--trace") {
         arguments.trace = std::stoll(next());
       } else if (argument == "--set") {
@@ -60,7 +64,7 @@ Result<Arguments> parse(int count, char** values) {
   if (arguments.job.empty())
     return Error{Errc::invalid_argument,
                  "usage: cold_start_compare JOB.toml [METHOD …] [--seeds 1,2] [--epochs N] "
-                 "[--trace STEPS] [--set section.key=value]"};
+                 "[--patience N] [--trace STEPS] [--set section.key=value]"};
   if (arguments.methods.empty()) {
     for (const std::string_view name : baseline_names()) arguments.methods.emplace_back(name);
     arguments.methods.emplace_back("ours");
@@ -68,23 +72,27 @@ Result<Arguments> parse(int count, char** values) {
   return arguments;
 }
 
-std::map<std::string, double> evaluate(const Vectors& vectors, const Split& split, Part part) {
-  std::map<std::string, double> metrics;
+// Adds what is measured in one setting.
+void evaluate(const Vectors& vectors, const Split& split, Part part, Setting setting,
+              std::map<std::string, double>& metrics) {
   const std::int64_t items = std::ssize(vectors.items) / vectors.size;
-  for (const Setting setting : {Setting::warm, Setting::cold_item, Setting::cold_user, Setting::both_cold}) {
-    const RankingQueries queries = split.queries(setting, part);
-    if (queries.users.empty()) continue;
-    std::vector<float> users;
-    for (const std::int32_t user : queries.users) {
-      const auto first = vectors.users.begin() + user * vectors.size;
-      users.insert(users.end(), first, first + vectors.size);
-    }
-    const auto ranks =
-        rank_all({users, std::ssize(queries.users), vectors.size}, {vectors.items, items, vectors.size}, queries);
-    for (const auto& [name, value] : ranking_metrics(ranks, queries))
-      metrics[std::string(setting_names[static_cast<std::size_t>(setting)]) + "." + name] = value;
+  const RankingQueries queries = split.queries(setting, part);
+  if (queries.users.empty()) return;
+  std::vector<float> users;
+  for (const std::int32_t user : queries.users) {
+    const auto first = vectors.users.begin() + user * vectors.size;
+    users.insert(users.end(), first, first + vectors.size);
   }
-  return metrics;
+  const auto ranks =
+      rank_all({users, std::ssize(queries.users), vectors.size}, {vectors.items, items, vectors.size}, queries);
+  for (const auto& [name, value] : ranking_metrics(ranks, queries))
+    metrics[std::string(setting_names[static_cast<std::size_t>(setting)]) + "." + name] = value;
+}
+
+double validate(const Vectors& vectors, const Split& split, Setting setting) {
+  std::map<std::string, double> metrics;
+  evaluate(vectors, split, Part::validation, setting, metrics);
+  return metrics[std::string(setting_names[static_cast<std::size_t>(setting)]) + ".ndcg@20"];
 }
 
 void print(std::string_view method, std::uint64_t seed, std::int64_t step, double seconds,
@@ -150,20 +158,27 @@ Status run(int count, char** values) {
     // A seed is a split and a training.
     config.split.seed = 41 + seed;
     TRIB_ASSIGN(const Split split, Split::make(dataset, config.split));
-    const Catalogue catalogue = Catalogue::from(dataset, split.available());
+    const Catalogue catalogue = Catalogue::from(dataset, split.available(), config.min_word_count);
     for (const std::string& method : arguments.methods) {
       const auto start = std::chrono::steady_clock::now();
       std::map<std::string, double> metrics;
+      std::int64_t steps = job.rounds;
       if (method == "ours") {
         metrics = train_ours(job, config, dataset, split, catalogue, seed, arguments.trace);
       } else {
         BaselineOptions options;
         options.seed = seed;
         options.epochs = arguments.epochs;
-        TRIB_ASSIGN(const Vectors vectors, train_baseline(method, options, dataset, split, catalogue));
-        metrics = evaluate(vectors, split, config.evaluated_part);
+        options.patience = arguments.patience;
+        const Validation validation{
+            .warm = [&](const Vectors& vectors) { return validate(vectors, split, Setting::warm); },
+            .cold = [&](const Vectors& vectors) { return validate(vectors, split, Setting::cold_item); }};
+        TRIB_ASSIGN(const Vectors vectors, train_baseline(method, options, dataset, split, catalogue, validation));
+        steps = vectors.epochs;
+        for (const Setting setting : {Setting::warm, Setting::cold_item, Setting::cold_user, Setting::both_cold})
+          evaluate(vectors, split, config.evaluated_part, setting, metrics);
       }
-      print(method, seed, method == "ours" ? job.rounds : arguments.epochs, seconds_since(start), metrics);
+      print(method, seed, steps, seconds_since(start), metrics);
     }
   }
   return {};

@@ -99,6 +99,7 @@ struct SimdKernels {
   void (*axpy)(float a, const float* x, float* y, std::int64_t begin, std::int64_t end);
   void (*scale)(float a, float* x, std::int64_t begin, std::int64_t end);
   double (*squared_norm)(const float* x, std::int64_t begin, std::int64_t end);
+  std::int64_t squared_norm_block;  // floats from `begin` on whose squares it adds up in float32, a sixteenth at a step
 
   // Scratch floats that attention and attention_backward need.
   std::int64_t (*attention_scratch)(std::int64_t key_count, std::int64_t head_size);

@@ -221,8 +221,10 @@ void scale(float a, float* x, int64_t begin, int64_t end) {
 }
 
 // Blocks are added in float32 lanes and the blocks in float64.
+constexpr int64_t squared_norm_block = 64 * width;
+
 double squared_norm(const float* x, int64_t begin, int64_t end) {
-  constexpr int64_t block = 64 * width;
+  constexpr int64_t block = squared_norm_block;
   double total = 0;
   for (int64_t first = begin; first < end; first += block) {
     Floats a = {}, b = {}, c = {}, d = {};
@@ -258,6 +260,7 @@ void add_elementwise(SimdKernels& kernels) {
   kernels.axpy = axpy;
   kernels.scale = scale;
   kernels.squared_norm = squared_norm;
+  kernels.squared_norm_block = squared_norm_block;
 }
 
 }  // namespace trib::kernels::cpu::TRIB_SIMD_NAMESPACE

@@ -76,7 +76,7 @@ Status time_round(const RecommendBenchmarkRequest& request, Progress& progress,
   TRIB_ASSIGN(const Config config, config_of(job));
   TRIB_ASSIGN(const Dataset dataset, load_dataset(config, {}));
   TRIB_ASSIGN(const Split split, Split::make(dataset, config.split));
-  const Catalogue catalogue = Catalogue::from(dataset, split.available());
+  const Catalogue catalogue = Catalogue::from(dataset, split.available(), config.min_word_count);
   const Recommender<float> model(config.model, catalogue);
   ChaCha20Random random(RandomKey::from_seed(3));
   const std::vector<float> parameters = model.initial_parameters(random);

@@ -50,7 +50,7 @@ std::vector<std::string> title_words(std::string_view title) {
   return words;
 }
 
-Catalogue Catalogue::from(const Dataset& dataset, std::vector<std::uint8_t> available) {
+Catalogue Catalogue::from(const Dataset& dataset, std::vector<std::uint8_t> available, std::int64_t min_word_count) {
   Catalogue catalogue;
   catalogue.available_ = std::move(available);
   std::vector<std::set<std::string>> titles;
@@ -58,9 +58,10 @@ Catalogue Catalogue::from(const Dataset& dataset, std::vector<std::uint8_t> avai
   for (const Item& item : dataset.items) {
     catalogue.ids_.push_back(item.id);
     const std::vector<std::string> words = title_words(item.title);
-    for (const std::string& word : titles.emplace_back(words.begin(), words.end())) ++uses[word];
+    const bool counts = catalogue.available_[titles.size()] != 0;
+    for (const std::string& word : titles.emplace_back(words.begin(), words.end())) uses[word] += counts ? 1 : 0;
   }
-  std::erase_if(uses, [](const auto& use) { return use.second < 2; });
+  std::erase_if(uses, [&](const auto& use) { return use.second < min_word_count; });
   std::int32_t next = 0;
   for (auto& [word, index] : uses) index = next++;
 

@@ -40,8 +40,9 @@ std::vector<std::string> title_words(std::string_view title);
 // Every item with its features (groups title, genre, year), and whether it was there when training began.
 class Catalogue {
  public:
-  // `available` by item. Words that stand in one title only are left out: no other item could share what they learn.
-  static Catalogue from(const Dataset& dataset, std::vector<std::uint8_t> available);
+  // `available` by item. Words that stand in fewer than `min_word_count` available titles are left out: a word of few
+  // titles learns those items by heart, and says nothing of another that has it.
+  static Catalogue from(const Dataset& dataset, std::vector<std::uint8_t> available, std::int64_t min_word_count);
   // Errc::invalid_argument if the tensors are not what to_tensors() gives.
   static Result<Catalogue> from_tensors(const TensorMap& tensors);
   TensorMap to_tensors() const;

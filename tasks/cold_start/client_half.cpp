@@ -88,33 +88,45 @@ class ClientHalf final : public ClientTask {
                   kernels::PerSampleGradients& out) {
     const models::ParameterLayout& layout = shared_->model->layout();
     const std::int64_t count = std::ssize(records);
-    std::vector<HostTensor> values;
-    for (const auto& block : layout.blocks())
-      values.emplace_back(DType::f32, Shape{count, static_cast<std::int64_t>(block.size)});
+    std::vector<std::vector<models::BlockGradient>> gradients(records.size());
     HostTensor losses(DType::f32, {count});
     kernels::host_parallel_for(count, 1, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<float> gradient(layout.size());
+      std::vector<float> gradient(layout.size(), 0.0f);
       for (std::int64_t i = begin; i < end; ++i) {
-        std::ranges::fill(gradient, 0.0f);
         const auto record = static_cast<std::size_t>(i);
         const UserDraw user = shared_->model->draw_user(*records[record], job_.seed, step_);
         losses.as<float>()[record] =
             static_cast<float>(shared_->model->add_gradient(parameters_, draw_, std::span(&user, 1), gradient).front());
-        for (std::size_t b = 0; b < values.size(); ++b) {
-          const auto& block = layout.blocks()[b];
-          std::copy_n(gradient.begin() + static_cast<std::ptrdiff_t>(block.offset), block.size,
-                      values[b].as<float>().begin() + static_cast<std::ptrdiff_t>(record * block.size));
-        }
+        gradients[record] = models::take_gradient(layout, gradient);
       }
     });
     out.sample_count = count;
     out.losses = kernels::Tensor::from_host(stream, losses);
     out.tensors.clear();
-    for (std::size_t b = 0; b < values.size(); ++b) {
+    for (std::size_t b = 0; b < layout.blocks().size(); ++b) {
+      std::vector<float> values;
+      std::vector<std::int32_t> rows;
+      std::vector<std::int64_t> ends;
+      for (auto& gradient : gradients) {
+        values.insert(values.end(), gradient[b].values.begin(), gradient[b].values.end());
+        rows.insert(rows.end(), gradient[b].rows.begin(), gradient[b].rows.end());
+        ends.push_back(std::ssize(rows));
+        gradient[b] = {};
+      }
+      const auto& block = layout.blocks()[b];
       kernels::PerSampleGradient tensor;
-      tensor.name = layout.blocks()[b].name;
-      tensor.shape = layout.blocks()[b].shape;
-      tensor.values = kernels::Tensor::from_host(stream, values[b]);
+      tensor.name = block.name;
+      tensor.shape = block.shape;
+      if (block.is_table) {
+        tensor.values = kernels::Tensor::from_host(
+            stream, HostTensor::from_f32({std::ssize(rows), block.shape[1]}, std::span<const float>(values)));
+        tensor.rows = kernels::Tensor::from_host(stream, std::span<const std::int32_t>(rows));
+        tensor.row_ends = kernels::Tensor::from_host(stream, std::span<const std::int64_t>(ends));
+      } else {
+        tensor.values = kernels::Tensor::from_host(
+            stream,
+            HostTensor::from_f32({count, static_cast<std::int64_t>(block.size)}, std::span<const float>(values)));
+      }
       out.tensors.push_back(std::move(tensor));
     }
   }

@@ -25,6 +25,8 @@ void read_data(ConfigReader& config, Config& result) {
   result.directory = config.text("catalogue.directory", "");
   if (result.source != Source::synthetic && result.directory.empty())
     config.fail("catalogue.directory", "must name the folder with the original MovieLens files, unpacked");
+  result.min_word_count =
+      config.integer("catalogue.min_word_count", {.minimum = 1, .maximum = 1'000'000}, result.min_word_count);
   SyntheticOptions& made = result.synthetic;
   made.users = config.integer("catalogue.users", {.minimum = 2, .maximum = 1'000'000}, made.users);
   made.items = config.integer("catalogue.items", {.minimum = 10, .maximum = 1'000'000}, made.items);

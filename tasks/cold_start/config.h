@@ -20,6 +20,7 @@ struct Config {
   Source source = Source::synthetic;
   std::string directory;  // of the MovieLens files, relative to the job file
   SyntheticOptions synthetic;
+  std::int64_t min_word_count = 20;  // available titles that have a word, for it to be a feature
   SplitOptions split;
   ModelConfig model;
 

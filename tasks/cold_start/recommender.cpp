@@ -56,13 +56,17 @@ struct Recommender<T>::Forward {
   std::vector<std::int32_t> items;   // of each row of the item matrices
   std::vector<std::int32_t> row_of;  // by item; −1 if it is not among them
   std::vector<std::int32_t> negative_rows;
+  std::vector<std::size_t> content_rows;    // whose content is looked at
+  std::vector<std::int32_t> content_place;  // by row: its place among those, or −1
   FeatureTowerPass<T> item_pass, user_pass;
-  std::vector<T> z;                       // (items, d)
-  std::vector<T> history, u;              // (users, d)
-  std::vector<T> d_content, d_embedding;  // (items, d)
-  std::span<const T> embeddings;          // the table of all items
+  std::vector<T> z;               // (items, d)
+  std::vector<T> history, u;      // (users, d)
+  std::vector<T> d_content;       // (content rows, d)
+  std::vector<T> d_embedding;     // (items, d)
+  std::span<const T> embeddings;  // the table of all items
   std::size_t row(std::int32_t item) const { return static_cast<std::size_t>(row_of[static_cast<std::size_t>(item)]); }
   const T* embedding(std::size_t row) const { return embeddings.data() + static_cast<std::size_t>(items[row]) * d; }
+  std::size_t content(std::size_t row) const { return static_cast<std::size_t>(content_place[row]) * d; }
   HostMatrix<const T> item_matrix() const { return {z, std::ssize(items), static_cast<std::int64_t>(d)}; }
   void index(std::int64_t item_count) {
     row_of.assign(static_cast<std::size_t>(item_count), -1);
@@ -76,7 +80,7 @@ Recommender<T>::Recommender(const ModelConfig& config, const Catalogue& catalogu
     : config_(config), catalogue_(catalogue) {
   for (std::int32_t item = 0; item < catalogue.item_count(); ++item)
     if (catalogue.is_available(item)) available_.push_back(item);
-  embedding_ = layout_.add("item.embedding", {catalogue.item_count(), config.size});
+  embedding_ = layout_.add("item.embedding", {catalogue.item_count(), config.size}, /*is_table=*/true);
   models::FeatureTowerConfig items{.prefix = "item",
                                    .groups = {},
                                    .size = config.size,
@@ -203,7 +207,7 @@ double Recommender<T>::recommendation_loss(const UserDraw& user, const Forward& 
 template <typename T>
 double Recommender<T>::contrast_loss(const UserDraw& user, const StepDraw& step, Forward& pass) const {
   const std::size_t d = pass.d;
-  const std::size_t anchors = std::min(user.targets.size(), static_cast<std::size_t>(config_.contrast_items));
+  const std::size_t anchors = anchor_count(user);
   if (anchors == 0) return 0.0;
   std::vector<std::size_t> keys;  // rows whose content is a candidate: the anchors' own first
   for (std::size_t i = 0; i < anchors; ++i) keys.push_back(pass.row(user.targets[i]));
@@ -220,7 +224,7 @@ double Recommender<T>::contrast_loss(const UserDraw& user, const StepDraw& step,
   };
   std::vector<T> content(keys.size() * d), content_norms(keys.size()), d_content(keys.size() * d, T(0));
   for (std::size_t k = 0; k < keys.size(); ++k)
-    content_norms[k] = normalized(pass.item_pass.output.data() + keys[k] * d, content.data() + k * d);
+    content_norms[k] = normalized(pass.item_pass.output.data() + pass.content(keys[k]), content.data() + k * d);
   // x̂ = x/‖x‖: dx = (dx̂ − x̂ (x̂·dx̂))/‖x‖
   const auto add_through_norm = [&](const T* unit, const T* d_unit, T norm, T* dx) {
     const T along = dot(unit, d_unit, d);
@@ -254,7 +258,7 @@ double Recommender<T>::contrast_loss(const UserDraw& user, const StepDraw& step,
   }
   for (std::size_t k = 0; k < keys.size(); ++k)
     add_through_norm(content.data() + k * d, d_content.data() + k * d, content_norms[k],
-                     pass.d_content.data() + keys[k] * d);
+                     pass.d_content.data() + pass.content(keys[k]));
   return loss;
 }
 
@@ -318,16 +322,30 @@ std::vector<double> Recommender<T>::add_gradient(std::span<const T> parameters, 
   for (const std::int32_t item : step.negatives)
     pass.negative_rows.push_back(static_cast<std::int32_t>(pass.row(item)));
 
-  // Items.
+  // Items. Their content costs the most: it is computed where it stands for an embedding or is contrasted with one.
   const std::int64_t item_rows = std::ssize(pass.items), user_rows = std::ssize(users);
-  pass.item_pass.rows = item_rows;
-  for (const std::int32_t item : pass.items)
-    for (const FeatureGroup& group : catalogue_.groups()) pass.item_pass.features.push_back(group.of(item));
-  item_tower_->forward(parameters, layout_, pass.item_pass);
-  pass.z = pass.item_pass.output;
+  std::vector<std::uint8_t> looked_at(pass.items.size());
+  for (std::size_t row = 0; row < pass.items.size(); ++row)
+    looked_at[row] = step.content_only[static_cast<std::size_t>(pass.items[row])];
+  if (config_.contrast_weight > 0.0) {
+    for (const std::int32_t item : step.contrast_negatives) looked_at[pass.row(item)] = 1;
+    for (const UserDraw& user : users)
+      for (std::size_t i = 0; i < anchor_count(user); ++i) looked_at[pass.row(user.targets[i])] = 1;
+  }
+  pass.content_place.assign(pass.items.size(), -1);
   for (std::size_t row = 0; row < pass.items.size(); ++row) {
-    if (step.content_only[static_cast<std::size_t>(pass.items[row])] == 0)
-      std::copy_n(pass.embedding(row), d, pass.z.begin() + static_cast<std::ptrdiff_t>(row * d));
+    if (looked_at[row] == 0) continue;
+    pass.content_place[row] = static_cast<std::int32_t>(pass.content_rows.size());
+    pass.content_rows.push_back(row);
+    for (const FeatureGroup& group : catalogue_.groups()) pass.item_pass.features.push_back(group.of(pass.items[row]));
+  }
+  pass.item_pass.rows = std::ssize(pass.content_rows);
+  item_tower_->forward(parameters, layout_, pass.item_pass);
+  pass.z.resize(pass.items.size() * d);
+  for (std::size_t row = 0; row < pass.items.size(); ++row) {
+    const bool is_content = step.content_only[static_cast<std::size_t>(pass.items[row])] != 0;
+    std::copy_n(is_content ? pass.item_pass.output.data() + pass.content(row) : pass.embedding(row), d,
+                pass.z.data() + row * d);
   }
 
   // Users.
@@ -351,7 +369,7 @@ std::vector<double> Recommender<T>::add_gradient(std::span<const T> parameters, 
       losses[user] = recommendation_loss(users[user], pass, score_matrix.row(b));
     }
   });
-  pass.d_content.assign(pass.z.size(), T(0));
+  pass.d_content.assign(pass.item_pass.output.size(), T(0));
   pass.d_embedding.assign(pass.z.size(), T(0));
   if (config_.contrast_weight > 0.0)
     for (std::size_t b = 0; b < users.size(); ++b) losses[b] += contrast_loss(users[b], step, pass);
@@ -374,8 +392,9 @@ std::vector<double> Recommender<T>::add_gradient(std::span<const T> parameters, 
   const std::span<T> d_table = block(gradients, embedding_);
   for (std::size_t row = 0; row < pass.items.size(); ++row) {
     const auto item = static_cast<std::size_t>(pass.items[row]);
-    T* d_view = step.content_only[item] != 0 ? pass.d_content.data() : pass.d_embedding.data();
-    add(T(1), d_z.data() + row * d, d_view + row * d, d);
+    T* d_view =
+        step.content_only[item] != 0 ? pass.d_content.data() + pass.content(row) : pass.d_embedding.data() + row * d;
+    add(T(1), d_z.data() + row * d, d_view, d);
     add(T(1), pass.d_embedding.data() + row * d, d_table.data() + item * d, d);
   }
   item_tower_->backward(parameters, layout_, pass.item_pass, pass.d_content, gradients);

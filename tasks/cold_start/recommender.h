@@ -2,6 +2,7 @@
 // memory; float for training, double for checks of the gradient.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -78,6 +79,10 @@ class Recommender {
   void embed_users(std::span<const T> parameters, std::span<const UserDraw> users, Forward& pass) const;
   void fit_private(const Forward& pass, std::span<const UserDraw> users, std::vector<T>& fitted) const;
   double recommendation_loss(const UserDraw& user, const Forward& pass, std::span<T> scores) const;
+  // Of the user's targets, how many are contrasted.
+  std::size_t anchor_count(const UserDraw& user) const {
+    return std::min(user.targets.size(), static_cast<std::size_t>(config_.contrast_items));
+  }
   double contrast_loss(const UserDraw& user, const StepDraw& step, Forward& pass) const;
   std::span<const T> block(std::span<const T> parameters, std::size_t index) const {
     return parameters.subspan(layout_.blocks()[index].offset, layout_.blocks()[index].size);

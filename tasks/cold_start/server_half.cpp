@@ -119,7 +119,7 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
   TRIB_ASSIGN(Config config, config_of(job));
   TRIB_ASSIGN(const Dataset dataset, load_dataset(config, context.data_directory));
   TRIB_ASSIGN(Split split, Split::make(dataset, config.split));
-  Catalogue catalogue = Catalogue::from(dataset, split.available());
+  Catalogue catalogue = Catalogue::from(dataset, split.available(), config.min_word_count);
   std::vector<UserRecord> users = user_records(dataset, split.training());
   return std::unique_ptr<ServerTask>(
       std::make_unique<ServerHalf>(job, std::move(config), std::move(split), std::move(catalogue), std::move(users)));

@@ -1,5 +1,6 @@
 #include "kernels/per_sample.h"
 
+#include "kernels/grid.h"
 #include "tests/kernels/reference.h"
 
 namespace trib::kernels {
@@ -83,6 +84,76 @@ TEST(PerSample, AClippedGradientIsNeverLongerThanTheClipNorm) {
         EXPECT_LE(std::sqrt(squared_norm(*stream, sums)), clip_norm);
       }
     }
+}
+
+// Rows of a table (9, `columns`) for 4 samples: some, none, all, the last.
+PerSampleGradient some_rows(Stream& stream, std::int64_t columns) {
+  const std::vector<std::int32_t> rows = {1, 2, 7, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8};
+  const std::vector<std::int64_t> ends = {3, 3, 12, 13};
+  PerSampleGradient gradient = materialized(
+      "table", {9, columns}, matrix(stream, 13, columns, random_floats(13 * static_cast<unsigned>(columns), 5)));
+  gradient.rows = Tensor::from_host(stream, std::span<const std::int32_t>(rows));
+  gradient.row_ends = Tensor::from_host(stream, std::span<const std::int64_t>(ends));
+  return gradient;
+}
+
+TEST(PerSample, RowsOfATableAreTheTableWithZerosElsewhere) {
+  auto stream = cpu_device().make_stream();
+  for (const std::int64_t columns : {64, 16, 3}) {
+    PerSampleGradients rows{.sample_count = 4, .tensors = {}};
+    rows.tensors.push_back(some_rows(*stream, columns));
+    const PerSampleGradients whole = with_whole_tables(*stream, rows);
+    ASSERT_FALSE(whole.tensors[0].is_rows());
+    const auto values = host(*stream, rows.tensors[0].values), table = host(*stream, whole.tensors[0].values);
+    const auto width = static_cast<std::size_t>(columns);
+    ASSERT_EQ(table.size(), 4 * 9 * width);
+    EXPECT_EQ(std::ranges::count(table, 0.0f), static_cast<std::ptrdiff_t>((4 * 9 - 13) * width));
+    for (std::size_t j = 0; j < width; ++j) {
+      EXPECT_EQ(table[7 * width + j], values[2 * width + j]);          // the first sample's row 7
+      EXPECT_EQ(table[(18 + 4) * width + j], values[7 * width + j]);   // the third's row 4
+      EXPECT_EQ(table[(27 + 8) * width + j], values[12 * width + j]);  // the last's row 8
+    }
+
+    const Tensor norms(cpu_device(), DType::f32, {4}), whole_norms(cpu_device(), DType::f32, {4});
+    joint_squared_norms(*stream, rows, norms);
+    joint_squared_norms(*stream, whole, whole_norms);
+    const auto actual = host(*stream, norms), expected = host(*stream, whole_norms);
+    for (std::size_t i = 0; i < 4; ++i) EXPECT_NEAR(actual[i], expected[i], 1e-6 * expected[i]);
+    if (columns == 64) {
+      EXPECT_EQ(actual, expected);
+    }
+
+    const std::vector<float> factors = {0.5f, 2.0f, -1.0f, 0.25f};
+    const Tensor factor = Tensor::from_host(*stream, std::span<const float>(factors));
+    const std::vector<Tensor> sums = {Tensor::zeros(*stream, DType::f32, {9, columns})},
+                              whole_sums = {Tensor::zeros(*stream, DType::f32, {9, columns})},
+                              grid = {Tensor::zeros(*stream, DType::i64, {9, columns})},
+                              whole_grid = {Tensor::zeros(*stream, DType::i64, {9, columns})};
+    add_weighted_sum(*stream, rows, factor, sums);
+    add_weighted_sum(*stream, whole, factor, whole_sums);
+    EXPECT_EQ(host(*stream, sums[0]), host(*stream, whole_sums[0]));
+    add_rounded_sum(*stream, rows, factor, 1e-4, grid);
+    add_rounded_sum(*stream, whole, factor, 1e-4, whole_grid);
+    EXPECT_TRUE(std::ranges::equal(grid[0].to_host(*stream).as<std::int64_t>(),
+                                   whole_grid[0].to_host(*stream).as<std::int64_t>()));
+  }
+}
+
+TEST(PerSample, RowsOutsideOfTheirTableOrOutOfOrderAreABug) {
+  auto stream = cpu_device().make_stream();
+  const Tensor norms(cpu_device(), DType::f32, {4});
+  const auto refuses = [&](const std::vector<std::int32_t>& rows, const std::vector<std::int64_t>& ends) {
+    PerSampleGradients gradients{.sample_count = 4, .tensors = {some_rows(*stream, 16)}};
+    gradients.tensors[0].rows = Tensor::from_host(*stream, std::span<const std::int32_t>(rows));
+    gradients.tensors[0].row_ends = Tensor::from_host(*stream, std::span<const std::int64_t>(ends));
+    EXPECT_THROW(joint_squared_norms(*stream, gradients, norms), std::invalid_argument);
+  };
+  refuses({1, 2, 9, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8}, {3, 3, 12, 13});  // there are 9
+  refuses({1, 2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8}, {3, 3, 12, 13});
+  refuses({1, 2, 2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8}, {3, 3, 12, 13});  // twice
+  refuses({1, 2, 7, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8}, {3, 2, 12, 13});
+  refuses({1, 2, 7, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8}, {3, 3, 12, 14});
+  refuses({1, 2, 7, 0, 1, 2, 3, 4, 5, 6, 7, 8, 8}, {3, 3, 12});
 }
 
 TEST(PerSample, AShortGradientIsLeftAsItIs) {

@@ -447,6 +447,39 @@ TEST(Step, CountsWhatWasClippedOverAllMicroBatchesOfThisStepAlone) {
 }
 
 // Norms of these records are exact, so clip factors have the same bits; what follows is integers.
+TEST(Step, ATableByItsRowsGivesTheBitsOfTheWholeOne) {
+  // 40 rows of 64; a record has some of them, one has none, one has all, one is so long that it is clipped by much.
+  constexpr std::int64_t columns = 64, table_rows = 40;
+  ChaCha20Random random(RandomKey::from_seed(8));
+  std::vector<VectorRecord> records(60, VectorRecord{std::vector<float>(table_rows * columns + 5, 0.0f)});
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    for (std::size_t row = 0; row < table_rows; ++row) {
+      if (i == 1 || (i != 2 && random.below(5) != 0)) continue;
+      for (std::size_t j = 0; j < columns; ++j)
+        records[i].gradient[row * columns + j] = static_cast<float>((i == 3 ? 100.0 : 1.0) * (random.uniform() - 0.5));
+    }
+    for (std::size_t j = 0; j < 5; ++j)
+      records[i].gradient[table_rows * columns + j] = static_cast<float>(random.uniform());
+  }
+  const RecordStore<VectorRecord> store(std::move(records));
+  for (const NoiseKind noise : {NoiseKind::discrete_gaussian, NoiseKind::float_gaussian}) {
+    Mechanism mechanism = gaussian(0.8, 1.5, 5.0, 2);
+    mechanism.noise = noise;
+    VectorModel whole{.vector_size = table_rows * columns, .outer_size = 5, .micro_batch = 16, .columns = columns};
+    VectorModel rows = whole;
+    rows.gives_rows = true;
+    TestSession first(mechanism, 60), second(mechanism, 60);
+    for (int i = 0; i < 2; ++i) {
+      const auto [whole_report, whole_mean] = step(first.session, store, whole);
+      const auto [rows_report, rows_mean] = step(second.session, store, rows);
+      EXPECT_GT(rows_report.clipped_fraction, 0.05);
+      EXPECT_LT(rows_report.clipped_fraction, 0.95);
+      EXPECT_EQ(rows_report.clipped_fraction, whole_report.clipped_fraction);
+      EXPECT_EQ(rows_mean, whole_mean);
+    }
+  }
+}
+
 TEST(Step, IsTheSameOnAGpuBitForBit) {
   const Result<kernels::Device*> gpu = kernels::open_device("cuda");
   if (!gpu) GTEST_SKIP() << gpu.error().message;
@@ -454,8 +487,9 @@ TEST(Step, IsTheSameOnAGpuBitForBit) {
   for (std::size_t i = 0; i < records.size(); i += 3) records[i].gradient = {0.0f, 0.25f, 0.0f, 0.5f, -0.25f};
   records[7].gradient[1] = std::numeric_limits<float>::infinity();
   const RecordStore<VectorRecord> store(records);
-  const VectorModel model{3, 2, 64};
-  const auto run = [&](kernels::Device& device) {
+  const auto run = [&](kernels::Device& device, bool gives_rows) {
+    const VectorModel model{
+        .vector_size = 3, .outer_size = 2, .micro_batch = 64, .columns = 1, .gives_rows = gives_rows};
     TestSession test(gaussian(0.5, 0.7, 1.0, 2), 500);
     const auto stream = device.make_stream();
     auto [report, gradient] = step(test.session, store, model, *stream);
@@ -463,9 +497,10 @@ TEST(Step, IsTheSameOnAGpuBitForBit) {
     gradient.insert(gradient.end(), second.begin(), second.end());
     return std::pair(report.clipped_fraction, gradient);
   };
-  const auto on_cpu = run(kernels::cpu_device());
+  const auto on_cpu = run(kernels::cpu_device(), false);
   EXPECT_GT(on_cpu.first, 0.5);
-  EXPECT_EQ(run(**gpu), on_cpu);
+  EXPECT_EQ(run(**gpu, false), on_cpu);
+  EXPECT_EQ(run(**gpu, true), run(kernels::cpu_device(), true));
 }
 
 TEST(Step, AutomaticClippingScalesEveryRecordToTheClipNorm) {

@@ -1,6 +1,7 @@
 // Records whose gradient is written in them, so that a whole DP-SGD step has a known answer.
 #pragma once
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -20,9 +21,12 @@ struct VectorModel {
   std::int64_t vector_size = 1;
   std::int64_t outer_size = 0;
   std::int64_t micro_batch = 64;
+  std::int64_t columns = 0;  // above 0: the first tensor is a table with so many
+  bool gives_rows = false;   // whose gradients come as the rows in which they are not zero
 
+  Shape vector_shape() const { return columns > 0 ? Shape{vector_size / columns, columns} : Shape{vector_size}; }
   std::vector<kernels::Tensor> parameters(kernels::Stream& stream) const {
-    std::vector<kernels::Tensor> tensors{kernels::Tensor::zeros(stream, DType::f32, {vector_size})};
+    std::vector<kernels::Tensor> tensors{kernels::Tensor::zeros(stream, DType::f32, vector_shape())};
     if (outer_size > 0) tensors.push_back(kernels::Tensor::zeros(stream, DType::f32, {outer_size, 1}));
     return tensors;
   }
@@ -44,8 +48,12 @@ struct VectorModel {
       };
       kernels::PerSampleGradient vector;
       vector.name = "vector";
-      vector.shape = {model.vector_size};
-      vector.values = upload(0, model.vector_size);
+      vector.shape = model.vector_shape();
+      if (model.gives_rows) {
+        model.give_rows(stream, records, vector);
+      } else {
+        vector.values = upload(0, model.vector_size);
+      }
       out.tensors.push_back(vector);
       if (model.outer_size > 0) {
         kernels::PerSampleGradient outer;
@@ -71,6 +79,26 @@ struct VectorModel {
       kernels::add_sum(stream, kernels::Tensor::from_host(stream, std::span<const float>(losses)), loss);
     };
     return functions;
+  }
+
+  void give_rows(kernels::Stream& stream, std::span<const VectorRecord* const> records,
+                 kernels::PerSampleGradient& table) const {
+    std::vector<float> values;
+    std::vector<std::int32_t> rows;
+    std::vector<std::int64_t> ends;
+    for (const VectorRecord* record : records) {
+      for (std::int64_t row = 0; row < vector_size / columns; ++row) {
+        const auto part = std::span(record->gradient)
+                              .subspan(static_cast<std::size_t>(row * columns), static_cast<std::size_t>(columns));
+        if (std::ranges::all_of(part, [](float value) { return value == 0.0f; })) continue;
+        values.insert(values.end(), part.begin(), part.end());
+        rows.push_back(static_cast<std::int32_t>(row));
+      }
+      ends.push_back(std::ssize(rows));
+    }
+    table.values = kernels::Tensor::from_host(stream, HostTensor::from_f32({std::ssize(rows), columns}, values));
+    table.rows = kernels::Tensor::from_host(stream, std::span<const std::int32_t>(rows));
+    table.row_ends = kernels::Tensor::from_host(stream, std::span<const std::int64_t>(ends));
   }
 };
 

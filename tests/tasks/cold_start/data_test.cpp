@@ -219,7 +219,7 @@ TEST(ColdStartSplit, WithoutAnythingToTrainOnIsRefused) {
 TEST(ColdStartCatalogue, ComesBackFromItsTensorsAndRefusesDamagedOnes) {
   const Dataset dataset = make_synthetic({.users = 30, .items = 40, .interactions_per_user = 6, .seed = 5});
   const Split split = Split::make(dataset, {}).value();
-  const Catalogue catalogue = Catalogue::from(dataset, split.available());
+  const Catalogue catalogue = Catalogue::from(dataset, split.available(), 2);
   TensorMap tensors = catalogue.to_tensors();
   const Catalogue back = Catalogue::from_tensors(tensors).value();
   EXPECT_EQ(back.to_tensors(), tensors);
@@ -231,9 +231,29 @@ TEST(ColdStartCatalogue, ComesBackFromItsTensorsAndRefusesDamagedOnes) {
   EXPECT_FALSE(Catalogue::from_tensors(tensors));
 }
 
+TEST(ColdStartCatalogue, HasTheWordsThatEnoughAvailableTitlesHave) {
+  Dataset dataset;
+  for (const char* title :
+       {"The Red Balloon (1956)", "The Red Shoes (1948)", "Red, red (1990)", "The Blue Balloon (1999)"})
+    dataset.items.push_back({.id = title, .title = title, .genres = {}, .year = 1990});
+  // Of the first three: the 2, red 3 (a title that says it twice counts once), balloon and shoes 1.
+  const std::vector<std::uint8_t> available = {1, 1, 1, 0};
+  const auto words_of = [&](std::int64_t min_word_count) {
+    const Catalogue catalogue = Catalogue::from(dataset, available, min_word_count);
+    const FeatureGroup& title = catalogue.groups().front();
+    std::vector<std::size_t> counts = {static_cast<std::size_t>(title.vocabulary)};
+    for (std::int64_t item = 0; item < 4; ++item) counts.push_back(title.of(item).size());
+    return counts;
+  };
+  EXPECT_EQ(words_of(1), (std::vector<std::size_t>{4, 3, 3, 1, 2}));  // no "blue": no available title has it
+  EXPECT_EQ(words_of(2), (std::vector<std::size_t>{2, 2, 2, 1, 1}));
+  EXPECT_EQ(words_of(3), (std::vector<std::size_t>{1, 1, 1, 1, 0}));
+  EXPECT_EQ(words_of(4), (std::vector<std::size_t>{1, 0, 0, 0, 0}));  // a table has a row at least
+}
+
 TEST_F(ColdStartData, OfASiteComesBackFromItsFile) {
   const Dataset dataset = read_movielens_1m(folder_).value();
-  const Catalogue catalogue = Catalogue::from(dataset, {1, 1});
+  const Catalogue catalogue = Catalogue::from(dataset, {1, 1}, 1);
   const std::vector<std::int32_t> all = {0, 1, 2};
   ASSERT_TRUE(write_site_file(folder_ / "site.tsv", dataset, all, dataset.interactions).ok());
   const auto users = read_site_file(folder_ / "site.tsv").value();
@@ -260,7 +280,7 @@ TEST_F(ColdStartData, OfASiteThatIsWrongIsRefusedWithLineAndValue) {
 
 TEST_F(ColdStartData, OfASiteWithAnItemThatTheCatalogueLacksIsRefused) {
   const Dataset dataset = read_movielens_1m(folder_).value();
-  const Catalogue catalogue = Catalogue::from(dataset, {1, 0});
+  const Catalogue catalogue = Catalogue::from(dataset, {1, 0}, 1);
   write("site.tsv", "user\tgender\tage\toccupation\tregion\titems\n8\tF\t25\t3\t4\t77\n");
   auto users = read_site_file(folder_ / "site.tsv").value();
   EXPECT_SAYS(resolve(users, catalogue, "site.tsv").error().message, "site.tsv:2", "item 77",

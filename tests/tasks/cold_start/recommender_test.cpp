@@ -16,7 +16,7 @@ class RecommenderGradient : public ::testing::Test {
   RecommenderGradient() {
     dataset_ = make_synthetic({.users = 12, .items = 40, .interactions_per_user = 10, .seed = 3});
     split_.emplace(Split::make(dataset_, {.cold_items = 0.2}).value());
-    catalogue_ = Catalogue::from(dataset_, split_->available());
+    catalogue_ = Catalogue::from(dataset_, split_->available(), 1);
     users_ = user_records(dataset_, split_->training());
   }
 

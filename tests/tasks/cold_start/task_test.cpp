@@ -36,6 +36,7 @@ seed = 5
 users = 300
 items = 150
 interactions_per_user = 20
+min_word_count = 2
 [split]
 cold_users = 0.1
 [model]
@@ -88,7 +89,7 @@ learning_rate = 0.02
     const Config config = config_of(spec).value();
     const Dataset dataset = load_dataset(config, folder_).value();
     const Split split = Split::make(dataset, config.split).value();
-    const Catalogue catalogue = Catalogue::from(dataset, split.available());
+    const Catalogue catalogue = Catalogue::from(dataset, split.available(), config.min_word_count);
     const Recommender<float> model(config.model, catalogue);
     const std::vector<float> parameters = from_tensors(broadcast, model.layout()).value();
     const std::uint64_t step = (std::uint64_t{1} << 24) + 1;
@@ -106,7 +107,7 @@ learning_rate = 0.02
     const Config config = config_of(spec).value();
     const Dataset dataset = load_dataset(config, folder_).value();
     const Split split = Split::make(dataset, config.split).value();
-    const Catalogue catalogue = Catalogue::from(dataset, split.available());
+    const Catalogue catalogue = Catalogue::from(dataset, split.available(), config.min_word_count);
     return from_tensors(tensors, Recommender<float>(config.model, catalogue).layout()).value();
   }
 
