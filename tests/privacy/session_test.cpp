@@ -446,7 +446,6 @@ TEST(Step, CountsWhatWasClippedOverAllMicroBatchesOfThisStepAlone) {
   EXPECT_EQ(step(test.session, RecordStore(equal_records(10, {0.5f})), by_threes).first.clipped_fraction, 0.0);
 }
 
-// Norms of these records are exact, so clip factors have the same bits; what follows is integers.
 TEST(Step, ATableByItsRowsGivesTheBitsOfTheWholeOne) {
   // 40 rows of 64; a record has some of them, one has none, one has all, one is so long that it is clipped by much.
   constexpr std::int64_t columns = 64, table_rows = 40;
@@ -480,6 +479,7 @@ TEST(Step, ATableByItsRowsGivesTheBitsOfTheWholeOne) {
   }
 }
 
+// Norms of these records are exact, so clip factors have the same bits; what follows is integers.
 TEST(Step, IsTheSameOnAGpuBitForBit) {
   const Result<kernels::Device*> gpu = kernels::open_device("cuda");
   if (!gpu) GTEST_SKIP() << gpu.error().message;

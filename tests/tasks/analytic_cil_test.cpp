@@ -395,6 +395,8 @@ TEST_F(CenteredAnalyticCilTest, PublicItemsThatChangeAfterSubmissionAreRefused) 
   write("public.tsv", "features\n1 2 3 4 5 6\n");
   EXPECT_THAT(definition().make_server(pinned, aggregator()).error().message,
               AllOf(HasSubstr("centre of the features is"), HasSubstr("public.tsv")));
+  write("public.tsv", "features\n");
+  EXPECT_THAT(pin_job(job(), aggregator()).error().message, AllOf(HasSubstr("public.tsv"), HasSubstr("no records")));
   fs::remove(directory_ / "public.tsv");
   EXPECT_THAT(pin_job(job(), aggregator()).error().message, HasSubstr("features.center_file = \"public.tsv\""));
 }
