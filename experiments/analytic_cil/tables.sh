@@ -111,7 +111,7 @@ cat <<'TEXT'
 ## Private, beside gradients: A_last, 6 sites, Dirichlet 0.1
 
 Federated DP-SGD on a linear classifier over the same centred features: 3 rounds a phase, each one step on all records, clip 1;
-at most the bytes of the closed form. Its learning rate is the best of 3, 10, 30 and 100 at the first seed (on CLINC150's
+at most the bytes of the closed form. Its learning rate is the best of 0.3 to 100 at the first seed (on CLINC150's
 validation set; on the others' test sets), which is not charged.
 
 | | | epsilon 1 | epsilon 3 | epsilon 8 |
