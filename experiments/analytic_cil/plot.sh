@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
-# Draws the runs of run.sh as SVG: plot.sh OUT "SEEDS" TARGET. Called by run.sh.
+# Draws the runs of run.sh as SVG: plot.sh OUT TARGET. Called by run.sh.
 #   TARGET/stream.svg   accuracy on exposed classes over the stream, mean over seeds
 #   TARGET/privacy.svg  A_last over epsilon
+# Means are over the seeds that have run.
 set -euo pipefail
-out=$1 seeds=$2 target=$3
+out=$1 target=$2
 
-# points NAME: "share-of-the-stream accuracy", mean over the seeds that have run.
+reports() { find "$out" -maxdepth 1 -name '*.json' | grep -E "/$1-[0-9]+\.json$" || true; }
+
+# points NAME: "share-of-the-stream accuracy", mean over seeds.
 points() {
-  for seed in $seeds; do
-    [[ -s $out/$1-$seed.json ]] || continue
-    grep -o '"round":[0-9]*,"metrics":{[^}]*}' "$out/$1-$seed.json" |
+  for report in $(reports "$1"); do
+    grep -o '"round":[0-9]*,"metrics":{[^}]*}' "$report" |
       sed -n 's/^"round":\([0-9]*\),.*"accuracy":\([0-9.eE+-]*\)[,}].*/\1 \2/p'
   done | awk '{ s[$1] += $2; n[$1]++; if ($1 > last) last = $1 }
               END { for (r = 1; r <= last; r++) if (n[r]) print r / last, s[r] / n[r] }'
 }
-# last NAME: mean A_last in per cent.
+# last NAME: mean A_last, from 0 to 1.
 last() {
-  for seed in $seeds; do
-    [[ -s $out/$1-$seed.json ]] && sed -n 's/.*"result":{\([^}]*\)}.*/\1/p' "$out/$1-$seed.json" | tr ',' '\n' |
-      sed -n 's/^"A_last"://p'
+  for report in $(reports "$1"); do
+    sed -n 's/.*"result":{\([^}]*\)}.*/\1/p' "$report" | tr ',' '\n' | sed -n 's/^"A_last"://p'
   done | awk '{ s += $1; n++ } END { if (n) print s / n }'
 }
 # draw TITLE X-LABEL: series on standard input, "name<TAB>x y;x y;…" with x and y from 0 to 1.
@@ -40,14 +41,20 @@ draw() {
 }
 series() { local values; values=$(points "$2" | tr '\n' ';'); [[ -z $values ]] || printf '%s\t%s\n' "$1" "$values"; }
 
-{ series "analytic, 1 site" clinc-5-1; series "analytic, 6 sites, 0.1" clinc-5-6-0.1
-  series "analytic, 100 sites, 0.01" clinc-5-100-0.01; series "FedAvg probe" clinc-probe-fedavg
-  series "federated SGD probe" clinc-probe-sgd; } |
+{ series "closed form, 1 site" clinc150-exact-1-1; series "closed form, 6 sites, 0.1" clinc150-exact-6-0.1
+  series "closed form, 100 sites, 0.01" clinc150-exact-100-0.01; series "FedAvg" clinc150-fedavg-6-0.1
+  series "FedAvg, centred" clinc150-fedavgc-6-0.1; series "federated SGD" clinc150-sgd-6-0.1; } |
   draw "CLINC150, 5 phases: accuracy on exposed classes" "share of the stream" >"$target/stream.svg"
-{ values=""
+# private NAME RUNS: A_last over epsilon.
+private() {
+  local values="" epsilon y
   for epsilon in 1 3 8; do
-    y=$(last "clinc-dp-6-$epsilon"); [[ -z $y ]] || values+="$(awk "BEGIN { print $epsilon / 8, $y }");"
+    y=$(last "${2/EPSILON/$epsilon}")
+    [[ -z $y ]] || values+="$(awk "BEGIN { print $epsilon / 8, $y }");"
   done
-  [[ -z $values ]] || printf 'analytic, buffer 256\t%s\n' "$values"
-  y=$(last clinc-dp-6-none); [[ -z $y ]] || printf 'without noise\t0 %s;1 %s\n' "$y" "$y"; } |
-  draw "CLINC150, 6 sites: A_last under privacy" "epsilon, 0 to 8" >"$target/privacy.svg"
+  [[ -z $values ]] || printf '%s\t%s\n' "$1" "$values"
+}
+{ private "150 intents, 6 sites" clinc150-dpEPSILON-6-0.1; private "150 intents, 100 sites" clinc150-dpEPSILON-100-0.1
+  private "10 domains, 6 sites" domains-dpEPSILON-6-0.1; private "10 domains, 100 sites" domains-dpEPSILON-100-0.1
+  private "Banking77, 6 sites" banking77-dpEPSILON-6-0.1; private "CIFAR-10, 6 sites" cifar10-dpEPSILON-6-0.1; } |
+  draw "A_last under privacy, Dirichlet 0.1" "epsilon, 0 to 8" >"$target/privacy.svg"

@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
 # Reproduces the tables and plots of this folder's results.md.
 #
-#   experiments/analytic_cil/run.sh [--data DIR] [--out DIR] [--seeds "1 2 3 4 5"] [--threads N] [EXPERIMENT…]
+#   experiments/analytic_cil/run.sh [--data DIR] [--out DIR] [--seeds "1 2 3 4 5"] [--sites "6 100"]
+#                                   [--alphas "0.1 0.01"] [--threads N] [SET[:KIND]…]
 #
-# Experiments: heterogeneity (CLINC150, 6 and 100 sites, Dirichlet 0.1 and 0.01), phases (5 and 10), banking77, privacy
-# (epsilon 1, 3, 8 and none), width (buffers under privacy), probe (federated SGD and FedAvg on the same features within
-# the same bytes), cifar10 (SqueezeNet), none (only
-# writes the tables of what has run). Default: heterogeneity phases privacy width probe.
+# Sets: clinc150 (5 phases), clinc150-10 (10 phases), domains (CLINC150's 10 domains instead of its 150 intents),
+# banking77, cifar10. Default: clinc150 clinc150-10 domains, whose data is in this repository.
+# Kinds: exact (not private), private (epsilon 1, 3 and 8, and without noise), options (what helps under privacy, at
+# epsilon 8; clinc150 and banking77 alone), probe (federated SGD and FedAvg on the same features within the same bytes),
+# dpprobe (federated DP-SGD likewise, at 6 sites and alpha 0.1). Default: all.
+# "tables" in place of a set runs nothing and writes the tables of what there is.
+# Each kind runs for every number of sites, Dirichlet alpha and seed of the options; a row with fewer seeds says so.
+#
 # DIR of --data holds banking77/train.csv and test.csv (experiments/data/prepare.sh), and cifar10/train and test with a
-# folder of JPEG files for each class. Every run leaves OUT/NAME.json, what `trib simulate --json` prints; a run whose file is there is not repeated. The
-# tables are made of these files and written to results.md, stream.svg and privacy.svg. TRIB names the program (default:
-# build/release/bin/trib).
+# folder of JPEG files for each class. Every run leaves OUT/NAME.json, what `trib simulate --json` prints; a run whose
+# file is there is not repeated. The tables are made of these files and written to results.md, stream.svg and
+# privacy.svg. TRIB names the program (default: build/release/bin/trib). What the simulated sites would keep on disk
+# goes to /dev/shm where that is a folder (with TMPDIR elsewhere): a run with 100 sites otherwise waits for the disk.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -18,149 +24,181 @@ trib=${TRIB:-$root/build/release/bin/trib}
 data=$root/experiments/data/sets
 out=$here/results
 seeds="1 2 3 4 5"
+sites_list="6 100"
+alphas="0.1 0.01"
 threads=1
-experiments=()
+wanted=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --data) data=$(cd "$2" && pwd); shift 2 ;;
     --out) out=$2; shift 2 ;;
     --seeds) seeds=$2; shift 2 ;;
+    --sites) sites_list=$2; shift 2 ;;
+    --alphas) alphas=$2; shift 2 ;;
     --threads) threads=$2; shift 2 ;;
     -h | --help) sed -n '2,/^set -e/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit 0 ;;
     -*) echo "unknown option $1; see $0 --help" >&2; exit 2 ;;
-    *) experiments+=("$1"); shift ;;
+    *) wanted+=("$1"); shift ;;
   esac
 done
-[[ ${#experiments[@]} -gt 0 ]] || experiments=(heterogeneity phases privacy width probe)
+[[ ${#wanted[@]} -gt 0 ]] || wanted=(clinc150 clinc150-10 domains)
 [[ -x $trib ]] || { echo "no program at $trib: run ./dev build, or set TRIB" >&2; exit 1; }
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 export TRIBUTARY_FEATURES_CACHE=${TRIBUTARY_FEATURES_CACHE:-$out/features}
+if [[ -z ${TMPDIR:-} && -w /dev/shm ]]; then export TMPDIR=/dev/shm; fi
 
-# run NAME JOB SITES ARGUMENTS…: one simulation a seed.
+# run NAME JOB SITES ALPHA ARGUMENTS…: one simulation a seed, OUT/NAME-SEED.json.
 run() {
-  local name=$1 job=$2 sites=$3 seed report
-  shift 3
+  local name=$1 job=$2 sites=$3 alpha=$4 seed report
+  shift 4
   for seed in $seeds; do
     report=$out/$name-$seed.json
     [[ -s $report ]] && continue
     echo "$name, seed $seed" >&2
     (cd "$root" && "$trib" simulate "$here/$job.toml" --clients "$sites" --threads "$threads" --json \
-      --set "job.seed=$seed" "$@") >"$report.part" 2>"$report.log" || { cat "$report.log" >&2; exit 1; }
+      --set "job.seed=$seed" --set simulate.min_records=1 --set "simulate.dirichlet_alpha=$alpha" \
+      "$@") >"$report.part" 2>"$report.log" || { cat "$report.log" >&2; exit 1; }
     rm -f "$report.log"
     mv "$report.part" "$report"
+  done
+}
+
+# use SET: its job files, phases, arguments, and what is public for the private jobs.
+use() {
+  set_arguments=() margin=2 weight=4 phases=5  # few records a class: noise counts most in the class sums
+  case $1 in
+    clinc150) job=quick probe=probe center=../../datasets/clinc150/valid.tsv ;;
+    clinc150-10) job=quick probe=probe center=../../datasets/clinc150/valid.tsv phases=10 ;;
+    domains)
+      job=quick probe=probe center=../../datasets/clinc150/valid.tsv margin=1 weight=2
+      set_arguments=(--set data.label_column=label --set 'model.labels=["auto_and_commute", "banking", "credit_cards",
+        "home", "kitchen_and_dining", "meta", "small_talk", "travel", "utility", "work"]') ;;
+    banking77)
+      job=banking77 probe=banking77 center=$data/banking77/test.csv
+      set_arguments=(--set "simulate.train=$data/banking77/train.csv" --set "evaluation.file=$data/banking77/test.csv")
+      needs "$data/banking77/train.csv" "$data/banking77/test.csv" ;;
+    cifar10)
+      job=cifar10 probe=cifar10 center=$data/cifar10/test margin=1 weight=2
+      set_arguments=(--set "simulate.train=$data/cifar10/train" --set "evaluation.file=$data/cifar10/test")
+      needs "$data/cifar10/train" "$data/cifar10/test" ;;
+    *) echo "no set $1; see $0 --help" >&2; exit 2 ;;
+  esac
+  # Two rounds a phase; under privacy one, since each costs.
+  exact=("${set_arguments[@]}" --set privacy.enabled=false --set "job.rounds=$((2 * phases))" --set "protocol.phases=$phases")
+  bounded=("${set_arguments[@]}" --set selection.minimum_clients=1 --set "job.rounds=$phases" --set "protocol.phases=$phases"
+    --set protocol.steps_per_phase=1)
+  centered=(--set buffer.width=0 --set "features.center_file=$center" --set "ridge.class_sums_weight=$weight"
+    --set "ridge.noise_margin=$margin")
+}
+needs() {
+  local path
+  for path in "$@"; do [[ -e $path ]] || { echo "$path is missing; see $0 --help" >&2; exit 1; }; done
+}
+at_epsilon() { private=(--set privacy.enabled=true --set "privacy.epsilon=$1"); }
+# With the same clip, and no noise.
+noiseless=(--set privacy.enabled=false --set privacy.clip_norm=1.0 --set ridge.gamma=1.0)
+
+run_exact() {
+  local sites alpha
+  for sites in $sites_list; do for alpha in $alphas; do run "$1-exact-$sites-$alpha" "$job" "$sites" "$alpha" "${exact[@]}"; done; done
+  run "$1-exact-1-1" "$job" 1 1 "${exact[@]}" --set selection.minimum_clients=1 --set selection.expected_clients=1
+}
+run_private() {
+  local sites alpha epsilon
+  for sites in $sites_list; do for alpha in $alphas; do for epsilon in 8 3 1; do
+    at_epsilon $epsilon
+    run "$1-dp$epsilon-$sites-$alpha" "$job" "$sites" "$alpha" "${bounded[@]}" "${centered[@]}" "${private[@]}"
+  done; done; done
+  run "$1-dpnone-6-0.1" "$job" 6 0.1 "${bounded[@]}" "${centered[@]}" "${noiseless[@]}"
+}
+run_options() {
+  local width plain=(--set buffer.width=0 --set "ridge.noise_margin=$margin")
+  at_epsilon 8
+  if [[ $1 == banking77 ]]; then  # a centre of other people's texts
+    run banking77-options-other banking77 6 0.1 "${bounded[@]}" "${centered[@]}" "${private[@]}" \
+      --set features.center_file=../../datasets/clinc150/valid.tsv
+  fi
+  [[ $1 == clinc150 ]] || return 0
+  run clinc150-options-layer quick 6 0.1 "${bounded[@]}" "${private[@]}" --set buffer.width=256
+  run clinc150-options-plain quick 6 0.1 "${bounded[@]}" "${private[@]}" "${plain[@]}"
+  run clinc150-options-center quick 6 0.1 "${bounded[@]}" "${private[@]}" "${plain[@]}" --set "features.center_file=$center"
+  run clinc150-options-weight quick 6 0.1 "${bounded[@]}" "${private[@]}" "${plain[@]}" --set ridge.class_sums_weight=4.0
+  run clinc150-options-round quick 6 0.1 "${bounded[@]}" "${private[@]}" "${centered[@]}" --set job.rounds=1 --set protocol.phases=1
+  for width in 64 128 256 512 1000; do
+    run "clinc150-options-$width" quick 6 0.1 "${bounded[@]}" "${private[@]}" "${centered[@]}" --set "buffer.width=$width"
+  done
+}
+# In a phase a site of an exact run sends two triangles of 1,000 and its class sums, float64: 10.4 MB for 150 classes and
+# 8.2 MB for 10. A head over the backbone's features is at most 154 kB in float32: 60 rounds a phase are within that. The
+# learning rate is the best of the grid by A_last at the first seed, 6 sites and alpha 0.1, on CLINC150's validation set;
+# the other sets have none, and there it is the best on the test set, which favours the probe.
+run_probe() {
+  local set=$1 kind steps rates best best_score rate score chosen sites alpha
+  [[ $set == clinc150-10 || $set == domains ]] && return 0
+  for kind in sgd fedavg fedavgc; do
+    steps=$([[ $kind == sgd ]] && echo 1 || echo 20)
+    case $kind in sgd) rates="3 10 30 100 300" ;; fedavg) rates="1 3 10 30 100 300" ;; *) rates="10 30 100 300 1000" ;; esac
+    local common=("${set_arguments[@]}" --set privacy.enabled=false --set job.task='"linear_probe"' --set job.rounds=$((60 * phases))
+      --set job.evaluate_every=60 --set protocol.steps_per_phase=60 --set "protocol.phases=$phases" --set buffer.width=0
+      --set training.batch_size=128 --set "training.local_steps=$steps")
+    [[ $kind == fedavgc ]] && common+=(--set "features.center_file=$center")
+    local judged=()
+    [[ $set == clinc150 ]] && judged=(--set evaluation.file=../../datasets/clinc150/valid.tsv)
+    best="" best_score=-1 chosen=$seeds
+    for rate in $rates; do
+      seeds=1
+      run "$set-$kind-rate-$rate" "$probe" 6 0.1 "${common[@]}" --set "training.learning_rate=$rate" "${judged[@]}"
+      seeds=$chosen
+      score=$(result "$out/$set-$kind-rate-$rate-1.json" A_last)
+      if awk "BEGIN { exit !($score > $best_score) }"; then best=$rate best_score=$score; fi
+    done
+    echo "$best" >"$out/$set-$kind.rate"
+    for sites in $sites_list; do for alpha in $alphas; do
+      run "$set-$kind-$sites-$alpha" "$probe" "$sites" "$alpha" "${common[@]}" --set "training.learning_rate=$best"
+    done; done
+  done
+}
+# The same probe under privacy, with the public centre: 3 rounds a phase, each with one step on all records, which is what
+# serves it best of what fits into the bytes of the closed form (2.9 MB a site and job for 150 classes; a head is 154 kB).
+run_dpprobe() {
+  local set=$1 epsilon rate best best_score score chosen=$seeds judged=() common
+  [[ $set == clinc150-10 ]] && return 0
+  [[ $set == clinc150 || $set == domains ]] && judged=(--set evaluation.file=../../datasets/clinc150/valid.tsv)
+  common=("${set_arguments[@]}" --set job.task='"linear_probe"' --set "job.rounds=$((3 * phases))" --set job.evaluate_every=3
+    --set selection.minimum_clients=1 --set protocol.steps_per_phase=3 --set "protocol.phases=$phases" --set buffer.width=0
+    --set "features.center_file=$center" --set training.batch_size=1000000 --set training.local_steps=1)
+  for epsilon in 8 3 1; do
+    at_epsilon $epsilon
+    best="" best_score=-1
+    for rate in 0.3 1 3 10 30 100; do
+      seeds=1
+      run "$set-dpsgd$epsilon-rate-$rate" "$probe" 6 0.1 "${common[@]}" "${private[@]}" "${judged[@]}" --set "training.learning_rate=$rate"
+      seeds=$chosen
+      score=$(result "$out/$set-dpsgd$epsilon-rate-$rate-1.json" A_last)
+      if awk "BEGIN { exit !($score > $best_score) }"; then best=$rate best_score=$score; fi
+    done
+    echo "$best" >"$out/$set-dpsgd$epsilon.rate"
+    run "$set-dpsgd$epsilon-6-0.1" "$probe" 6 0.1 "${common[@]}" "${private[@]}" --set "training.learning_rate=$best"
   done
 }
 # The number at a key of the "result" object of a run, or at a key of the document itself.
 result() { sed -n 's/.*"result":{\([^}]*\)}.*/\1/p' "$1" | tr ',' '\n' | sed -n "s/^\"$2\"://p"; }
 top() { grep -o "\"$2\":[0-9.eE+-]*" "$1" | tail -1 | cut -d: -f2; }
-# "81.23 ± 0.45": per cent; mean and sample standard deviation of the numbers on standard input.
-spread() {
-  awk '{ x = 100 * $1; n++; s += x; q += x * x }
-       END { if (n == 0) print "-"; else { m = s / n; v = n > 1 ? (q - n * m * m) / (n - 1) : 0
-             printf "%.2f ± %.2f\n", m, sqrt(v > 0 ? v : 0) } }'
-}
-# row LABEL NAME: a table's row of the runs of that name.
-row() {
-  local reports=() seed
-  for seed in $seeds; do [[ -s $out/$2-$seed.json ]] && reports+=("$out/$2-$seed.json"); done
-  [[ ${#reports[@]} -gt 0 ]] || return 0
-  column() { for report in "${reports[@]}"; do result "$report" "$1"; done | spread; }
-  mean() { for report in "${reports[@]}"; do top "$report" "$1"; done | awk '{ s += $1 } END { printf "%.1f", s / NR / 1e6 }'; }
-  echo "| $1 | ${#reports[@]} | $(column A_AUC) | $(column A_avg) | $(column A_last) | $(column forgetting) | $(mean bytes_up) |"
-}
-header() {
-  printf '\n## %s\n\n' "$1"
-  echo "| | seeds | A_AUC | A_avg | A_last | forgetting | MB up, all sites |"
-  echo "|---|---|---|---|---|---|---|"
-}
-plain=(--set privacy.enabled=false)
-private() { echo --set privacy.enabled=true --set "privacy.epsilon=$1" --set "selection.minimum_clients=1"; }
 
-for experiment in "${experiments[@]}"; do
-  case $experiment in
-    heterogeneity)
-      for sites in 6 100; do for alpha in 0.1 0.01; do
-        run "clinc-5-$sites-$alpha" quick "$sites" "${plain[@]}" --set "simulate.dirichlet_alpha=$alpha" --set simulate.min_records=1
-      done; done
-      run clinc-5-1 quick 1 "${plain[@]}" --set selection.minimum_clients=1 --set selection.expected_clients=1 ;;
-    phases)
-      run clinc-10-6-0.1 quick 6 "${plain[@]}" --set job.rounds=20 --set protocol.phases=10 ;;
-    privacy)
-      for sites in 6; do for epsilon in 1 3 8; do
-        run "clinc-dp-$sites-$epsilon" quick "$sites" $(private $epsilon) --set job.rounds=5 \
-          --set protocol.steps_per_phase=1 --set buffer.width=256
-      done; done
-      run clinc-dp-6-none quick 6 "${plain[@]}" --set privacy.clip_norm=1.0 --set job.rounds=5 \
-        --set protocol.steps_per_phase=1 --set buffer.width=256 --set ridge.gamma=1.0 ;;
-    width)
-      for width in 64 128 256 512 1000; do
-        run "clinc-width-$width" quick 6 $(private 8) --set job.rounds=5 --set protocol.steps_per_phase=1 \
-          --set "buffer.width=$width"
-      done ;;
-    probe)
-      # In a phase a site of quick.toml sends 10.4 MB (two rounds of a triangle of 1,000 and 150 sums, float64); a head of
-      # 256 × 150 in float32 is 154 kB, so the probe has 60 rounds. The learning rate is the best of this grid at the first seed, by A_last on the validation
-      # set; see results.md.
-      rates=${PROBE_RATES:-"0.3 1 3 10"}
-      for kind in sgd fedavg; do
-        steps=$([[ $kind == sgd ]] && echo 1 || echo 20)
-        best="" best_score=-1
-        for rate in $rates; do
-          seeds_kept=$seeds; seeds=$(echo "$seeds" | cut -d' ' -f1)
-          run "clinc-probe-$kind-rate-$rate" probe 6 --set "training.learning_rate=$rate" \
-            --set "training.local_steps=$steps" --set evaluation.file=../../datasets/clinc150/valid.tsv
-          score=$(result "$out/clinc-probe-$kind-rate-$rate-$seeds.json" A_last); seeds=$seeds_kept
-          if awk "BEGIN { exit !($score > $best_score) }"; then best=$rate best_score=$score; fi
-        done
-        echo "$best" >"$out/clinc-probe-$kind.rate"
-        run "clinc-probe-$kind" probe 6 --set "training.learning_rate=$best" --set "training.local_steps=$steps"
-      done ;;
-    banking77)
-      for file in train test; do
-        [[ -f $data/banking77/$file.csv ]] || { echo "banking77 needs $data/banking77/$file.csv; see $0 --help" >&2; exit 1; }
-      done
-      run banking-5-6-0.1 banking77 6 --set "simulate.train=$data/banking77/train.csv" \
-        --set "evaluation.file=$data/banking77/test.csv" ;;
-    cifar10)
-      for part in train test; do
-        [[ -d $data/cifar10/$part ]] || { echo "cifar10 needs $data/cifar10/$part/CLASS/*.jpg; see $0 --help" >&2; exit 1; }
-      done
-      run cifar-5-6-0.1 cifar10 6 --set "simulate.train=$data/cifar10/train" \
-        --set "evaluation.file=$data/cifar10/test" ;;
-    none) ;;
-    *) echo "no experiment $experiment; see $0 --help" >&2; exit 2 ;;
-  esac
+for entry in "${wanted[@]}"; do
+  [[ $entry == tables ]] && continue
+  name=${entry%%:*} kinds=${entry#"$name"}
+  use "$name"
+  for kind in ${kinds#:} $([[ -n $kinds ]] || echo exact private options probe dpprobe); do
+    case $kind in
+      exact | private | options | probe | dpprobe) "run_$kind" "$name" ;;
+      *) echo "no kind $kind; see $0 --help" >&2; exit 2 ;;
+    esac
+  done
 done
 
-{
-  echo "# Results"
-  echo
-  echo "Written by \`experiments/analytic_cil/run.sh\`; accuracy in per cent on the test set's exposed classes, mean ± sample"
-  echo "standard deviation over seeds (each seed another stream and another random layer). What the columns are is in"
-  echo "[tasks/analytic_cil](../../tasks/analytic_cil/README.md#metrics). Backbone roberta-mini-imdb, mean of the last layer."
-  header "CLINC150, 150 intents, 5 phases: sites and heterogeneity (buffer 1,000, gamma 3)"
-  row "one site, all records" clinc-5-1
-  for sites in 6 100; do for alpha in 0.1 0.01; do row "$sites sites, Dirichlet $alpha" "clinc-5-$sites-$alpha"; done; done
-  header "Phases (6 sites, Dirichlet 0.1)"
-  row "CLINC150, 5 phases" clinc-5-6-0.1
-  row "CLINC150, 10 phases" clinc-10-6-0.1
-  row "Banking77, 77 intents, 5 phases" banking-5-6-0.1
-  row "CIFAR-10 (lossy JPEG, 20,000 of it), SqueezeNet, 5 phases" cifar-5-6-0.1
-  header "Privacy (CLINC150, 6 sites, Dirichlet 0.1, 5 rounds, buffer 256, delta 1e-5)"
-  for epsilon in 1 3 8; do row "epsilon $epsilon" "clinc-dp-6-$epsilon"; done
-  row "features cut to norm 1, no noise, gamma 1" clinc-dp-6-none
-  header "Buffer width under privacy (epsilon 8)"
-  for width in 64 128 256 512 1000; do row "$width" "clinc-width-$width"; done
-  header "Beside gradients (CLINC150, 5 phases, 6 sites, Dirichlet 0.1, not private)"
-  row "analytic, one pass" clinc-5-6-0.1
-  for kind in sgd fedavg; do
-    rate=$(cat "$out/clinc-probe-$kind.rate" 2>/dev/null || echo "?")
-    row "$([[ $kind == sgd ]] && echo "federated SGD, one step a round" || echo "FedAvg, 20 steps a round"), 60 rounds a phase, learning rate $rate" "clinc-probe-$kind"
-  done
-  echo
-  echo "A learning rate at the end of its grid (0.3 to 10) may be too small: then the row is a lower bound."
-} >"$here/results.md.part"
+"$here/tables.sh" "$out" >"$here/results.md.part"
 mv "$here/results.md.part" "$here/results.md"
-"$here/plot.sh" "$out" "$seeds" "$here"
+"$here/plot.sh" "$out" "$here"
 echo "wrote $here/results.md, stream.svg and privacy.svg" >&2

@@ -227,8 +227,10 @@ Result<BenchmarkReport> run(const BenchmarkArguments& arguments, Progress& progr
                                        {"over_triangle", traffic.travels / traffic.triangle},
                                        {"over_sums", traffic.travels / traffic.sums}};
     line("a site, a phase",
-         fmt::format("{:.2f} MB: {:.4f} times the triangle, {:.6f} times triangle, class sums and counts",
-                     traffic.travels * 1e-6, traffic.travels / traffic.triangle, traffic.travels / traffic.sums));
+         fmt::format(
+             "{:.2f} MB: {:.7f} times what has to be sent (triangle of XᵀX, class sums, counts), {:.4f} times the "
+             "triangle alone",
+             traffic.travels * 1e-6, traffic.travels / traffic.sums, traffic.travels / traffic.triangle));
   }
   report.json = json::serialize(measured);
   return report;
