@@ -4,12 +4,15 @@
 #   experiments/cold_start/run.sh [--data DIR] [--out DIR] [--seeds "1 2 3 4 5"] [--set KEY=VALUE]… [EXPERIMENT…]
 #
 # Experiments: quick, ml-100k, ml-1m. Of each: the baselines and our model on one machine (cold_start_compare), the
-# ablation of each part, the federation of the job file (`trib simulate`), and the epsilon curve (EPSILONS).
+# ablation of each part, the federation of the job file (`trib simulate`), and the epsilon curves: EXPERIMENT-private.toml
+# with noise at the sites, EXPERIMENT-person.toml with one user a client and noise at the aggregator, at each of EPSILONS
+# ("none": the same training without clip and noise).
 # Default: quick. DIR of --data holds ml-100k/ and ml-1m/ with the original files, unpacked (default:
 # experiments/cold_start/data; experiments/data/prepare.sh makes it).
 # Every run leaves a file in OUT; a run whose file is there is not repeated.
-# Other variables: BIN (programs, default build/release/bin), EPOCHS of the baselines (30), EPSILONS ("2 8"), PARTS (of
-# "baselines ours ablation federated epsilon").
+# Other variables: BIN (programs, default build/release/bin), EPOCHS of the baselines at most (200), EPSILONS
+# ("1 2 4 8 none"), PARTS (of "baselines ours ablation federated epsilon person"), METHODS (the baselines, of "popularity
+# mf content dropoutnet clcrec").
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -17,9 +20,10 @@ bin=${BIN:-$root/build/release/bin}
 data=$here/data
 out=$here/results
 seeds="1 2 3 4 5"
-epochs=${EPOCHS:-30}
-epsilons=${EPSILONS:-2 8}
-parts=${PARTS:-baselines ours ablation federated epsilon}
+epochs=${EPOCHS:-200}
+epsilons=${EPSILONS:-1 2 4 8 none}
+methods=${METHODS:-popularity mf content dropoutnet clcrec}
+parts=${PARTS:-baselines ours ablation federated epsilon person}
 experiments=()
 settings=()
 while [[ $# -gt 0 ]]; do
@@ -45,13 +49,23 @@ compare() { # NAME METHOD SEED [ARGUMENT…]: one line of cold_start_compare, ke
   "$bin/cold_start_compare" "$job" "$method" --seeds "$seed" --epochs "$epochs" "${arguments[@]}" "$@" >"$file.part"
   mv "$file.part" "$file"
 }
-simulate() { # NAME SEED [ARGUMENT…]: the result of trib simulate, kept as OUT/NAME-SEED.json
-  local name=$1 seed=$2 file=$out/$1-$2.json
-  shift 2
+simulate() { # JOB NAME SEED [ARGUMENT…]: the result of trib simulate, kept as OUT/NAME-SEED.json
+  local job=$1 name=$2 seed=$3 file=$out/$2-$3.json
+  shift 3
   [[ -s $file ]] && return
   echo "$name, seed $seed" >&2
   "$bin/trib" simulate "$job" --json --seed "$seed" --set "split.seed=$((41 + seed))" "${arguments[@]}" "$@" >"$file.part"
   mv "$file.part" "$file"
+}
+curve() { # JOB PART LABEL: one row an epsilon, where the experiment has such a job
+  local epsilon seed more
+  [[ -f $1 ]] || return 0
+  for epsilon in $epsilons; do
+    more=(--set "privacy.epsilon=$epsilon")
+    [[ $epsilon != none ]] || more=(--set privacy.enabled=false)
+    for seed in $seeds; do simulate "$1" "$experiment-$2-$epsilon" "$seed" "${more[@]}"; done
+    rows+=("$3, epsilon $epsilon|$experiment-$2-$epsilon")
+  done
 }
 # The number at a key of the "result" object of a run. The document is one line of JSON that trib wrote.
 result() { sed -n 's/.*"result":{\([^}]*\)}.*/\1/p' "$1" | tr ',' '\n' | sed -n "s/^\"$2\"://p"; }
@@ -84,7 +98,7 @@ for experiment in "${experiments[@]}"; do
   for part in $parts; do
     case $part in
       baselines)
-        for method in popularity mf content dropoutnet clcrec; do
+        for method in $methods; do
           for seed in $seeds; do compare "$experiment-$method" "$method" "$seed"; done
           rows+=("$method|$experiment-$method")
         done ;;
@@ -103,16 +117,10 @@ for experiment in "${experiments[@]}"; do
           rows+=("ours without $off|$experiment-no-$off")
         done ;;
       federated)
-        for seed in $seeds; do simulate "$experiment-federated" "$seed"; done
+        for seed in $seeds; do simulate "$job" "$experiment-federated" "$seed"; done
         rows+=("ours, cross-silo|$experiment-federated") ;;
-      epsilon)
-        for epsilon in $epsilons; do
-          for seed in $seeds; do
-            simulate "$experiment-epsilon-$epsilon" "$seed" --set privacy.enabled=true --set "privacy.epsilon=$epsilon" \
-              --set privacy.delta=1e-4
-          done
-          rows+=("ours, cross-silo, epsilon $epsilon|$experiment-epsilon-$epsilon")
-        done ;;
+      epsilon) curve "$here/$experiment-private.toml" epsilon "ours, cross-silo, private settings" ;;
+      person) curve "$here/$experiment-person.toml" person "ours, one user a client, noise at the aggregator" ;;
       *) echo "no part $part; see $0 --help" >&2; exit 2 ;;
     esac
   done
