@@ -171,7 +171,7 @@ run_dpprobe() {
   for epsilon in 8 3 1; do
     at_epsilon $epsilon
     best="" best_score=-1
-    for rate in 0.3 1 3 10 30 100; do
+    for rate in $([[ $set == cifar10 ]] && echo "0.003 0.01 0.03 0.1 0.3 1 3 10" || echo "0.3 1 3 10 30 100"); do
       seeds=1
       run "$set-dpsgd$epsilon-rate-$rate" "$probe" 6 0.1 "${common[@]}" "${private[@]}" "${judged[@]}" --set "training.learning_rate=$rate"
       seeds=$chosen
