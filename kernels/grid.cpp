@@ -73,10 +73,10 @@ void add_rounded_sum(Stream& stream, const PerSampleGradients& gradients, const 
               const detail::TableRows table(gradient);
               const std::int64_t rows = gradient.shape[0], columns = table.columns;
               table.each_between(gradients.sample_count, rows * part / parts, rows * (part + 1) / parts,
-                                 [&](std::int64_t i, std::int64_t place, std::int64_t row) {
-                                   cpu::simd().rounded_row_sum(table.row(place), columns,
+                                 [&](std::int64_t i, std::int64_t place, std::int64_t row, std::int64_t run) {
+                                   cpu::simd().rounded_row_sum(table.row(place), run * columns,
                                                                &scaled[static_cast<std::size_t>(i)], 1,
-                                                               sum + row * columns, 0, columns);
+                                                               sum + row * columns, 0, run * columns);
                                  });
             } else {
               const std::int64_t size = element_count(gradient.shape);

@@ -170,9 +170,10 @@ void add_weighted_sum(Stream& stream, const PerSampleGradients& gradients, const
               const detail::TableRows table(gradient);
               const std::int64_t rows = gradient.shape[0], columns = table.columns;
               table.each_between(count, rows * part / parts, rows * (part + 1) / parts,
-                                 [&](std::int64_t i, std::int64_t place, std::int64_t row) {
+                                 [&](std::int64_t i, std::int64_t place, std::int64_t row, std::int64_t run) {
                                    if (factor[i] != 0)
-                                     cpu::simd().axpy(factor[i], table.row(place), sum + row * columns, 0, columns);
+                                     cpu::simd().axpy(factor[i], table.row(place), sum + row * columns, 0,
+                                                      run * columns);
                                  });
             } else {
               const std::int64_t size = element_count(gradient.shape);

@@ -25,12 +25,18 @@ struct TableRows {
   std::int64_t end(std::int64_t sample) const { return ends[sample]; }
   const float* row(std::int64_t place) const { return values + place * columns; }
 
-  // visit(sample, place, row of the table) for all that lie in rows [first, last) of the table, sample by sample.
+  // visit(sample, place, row of the table, count) for all that lie in rows [first, last) of the table, sample by
+  // sample: `count` rows that follow on each other at a time.
   template <typename Visit>
   void each_between(std::int64_t samples, std::int64_t first, std::int64_t last, const Visit& visit) const {
     for (std::int64_t i = 0; i < samples; ++i) {
       const std::int32_t* from = std::lower_bound(rows + begin(i), rows + end(i), first);
-      for (; from != rows + end(i) && *from < last; ++from) visit(i, from - rows, *from);
+      while (from != rows + end(i) && *from < last) {
+        const std::int32_t* to = from + 1;
+        while (to != rows + end(i) && *to < last && *to - *from == to - from) ++to;
+        visit(i, from - rows, *from, to - from);
+        from = to;
+      }
     }
   }
 };
