@@ -6,7 +6,7 @@
 # Experiments: quick, ml-100k, ml-1m. Of each: the baselines and our model on one machine (cold_start_compare), the
 # ablation of each part, the federation of the job file (`trib simulate`), and the epsilon curves: EXPERIMENT-private.toml
 # with noise at the sites, EXPERIMENT-person.toml with one user a client and noise at the aggregator, at each of EPSILONS
-# ("none": the same training without clip and noise).
+# ("none": the same training, clipped, without noise).
 # Default: quick. DIR of --data holds ml-100k/ and ml-1m/ with the original files, unpacked (default:
 # experiments/cold_start/data; experiments/data/prepare.sh makes it).
 # Every run leaves a file in OUT; a run whose file is there is not repeated.
