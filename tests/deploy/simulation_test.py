@@ -16,7 +16,7 @@ SOURCE, BUILD = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 WORK = os.path.join(BUILD, "simulation")
 CLIENTS = 3
 # The demo job made short: what is tested is the daemons, not the model.
-JOB = ("job.rounds={rounds} job.evaluate_every={rounds} training.local_steps=2 training.batch_size=32 "
+JOB = ("job.rounds={rounds} job.evaluate_every={rounds} training.local_steps={steps} training.batch_size=32 "
        "evaluation.limit=50 selection.round_deadline=60s")
 
 
@@ -73,10 +73,10 @@ def tearDownModule():
 
 class Federation(unittest.TestCase):
     images = {}
-    rounds = 5
+    rounds, steps = 5, 2
 
     def start(self, profiles, **variables):
-        variables = {"TRIBUTARY_JOB_SET": JOB.format(rounds=self.rounds), **variables}
+        variables = {"TRIBUTARY_JOB_SET": JOB.format(rounds=self.rounds, steps=self.steps), **variables}
         project = compose.load(os.path.join(SOURCE, "docker-compose.yml"), variables, profiles)
         self.directory = os.path.join(WORK, self._testMethodName)
         self.engine = Engine(project, self.images, self.directory, {"client": CLIENTS})
@@ -210,7 +210,7 @@ class Simulation(Federation):
 
 
 class Chaos(Federation):
-    rounds = 12
+    rounds, steps = 12, 16  # as long as it takes to kill both while it runs: seconds a round, on any line
 
     def test_a_job_ends_and_nobody_pays_twice_when_daemons_are_killed_on_a_bad_line(self):
         self.start(["sim", "chaos"], TRIBUTARY_CHAOS_SECONDS="8", TRIBUTARY_CHAOS_KILLS="1",
@@ -218,8 +218,12 @@ class Chaos(Federation):
         ledgers = [self.volume(f"{client.name}-var-lib-tributary") + "/site/ledger.jsonl" for client in self.clients]
 
         def charged(number):
-            return lambda: all(os.path.exists(path) and run("grep", "-c", '"round":', path, check=False).stdout.strip() >=
-                               str(number) for path in ledgers)
+            def by_all():
+                self.assertIsNone(self.job.exit_code, "the job is over before its daemons are killed")
+                return all(os.path.exists(path) and
+                           int(run("grep", "-c", '"round":', path, check=False).stdout.strip() or 0) >= number
+                           for path in ledgers)
+            return by_all
 
         self.engine.wait("the first round's charges", charged(1), 300)
         def line():
@@ -231,7 +235,6 @@ class Chaos(Federation):
         self.clients[0].kill(signal.SIGKILL)
         self.engine.wait("the killed client's return", lambda: self.clients[0].starts > before[0], 60)
         self.engine.wait("the second round's charges", charged(2), 300)
-        self.assertIsNone(self.job.exit_code, "the job is over before the aggregator is killed")
         self.aggregator.kill(signal.SIGKILL)
         self.engine.wait("the killed aggregator's return", lambda: self.aggregator.starts > before[1], 60)
         self.wait_for_the_end(600)
