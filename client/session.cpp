@@ -102,9 +102,11 @@ void Session::send(proto::ClientMessage message) {
   enqueue({.message = std::move(message), .tensors = nullptr});
 }
 
-void Session::upload(std::shared_ptr<const OutboxEntry> entry, const TensorSchema& expected) {
+void Session::upload(std::shared_ptr<const OutboxEntry> entry, const TensorSchema& expected, net::ChunkForm form) {
   if (!uploads_.emplace(entry->job, entry->round).second) return;
-  Outgoing outgoing{.tensors = std::move(entry), .transfer_id = next_transfer_id_++};
+  Outgoing outgoing{.tensors = std::move(entry),
+                    .transfer_id = next_transfer_id_++,
+                    .form = takes_packed_chunks_ ? form : net::ChunkForm::plain};
   auto& start = *outgoing.message.mutable_contribution_start();
   start.set_job_id(outgoing.tensors->job);
   start.set_round(static_cast<std::uint32_t>(outgoing.tensors->round));
@@ -136,8 +138,8 @@ asio::awaitable<void> Session::write() {
       TRIB_FAILPOINT("client.mid_upload");
       asio::co_spawn(
           channel_->executor(),
-          [self = shared_from_this(), tensors = next.tensors, id = next.transfer_id] {
-            return self->send_tensors(tensors, id);
+          [self = shared_from_this(), tensors = next.tensors, id = next.transfer_id, form = next.form] {
+            return self->send_tensors(tensors, id, form);
           },
           asio::detached);
     }
@@ -145,8 +147,9 @@ asio::awaitable<void> Session::write() {
   writing_ = false;
 }
 
-asio::awaitable<void> Session::send_tensors(std::shared_ptr<const OutboxEntry> entry, std::uint32_t transfer_id) {
-  const Status sent = co_await net::send_tensors(*channel_, transfer_id, entry->tensors);
+asio::awaitable<void> Session::send_tensors(std::shared_ptr<const OutboxEntry> entry, std::uint32_t transfer_id,
+                                            net::ChunkForm form) {
+  const Status sent = co_await net::send_tensors(*channel_, transfer_id, entry->tensors, form);
   if (!sent && !ended_) fail(sent.error());
 }
 
@@ -191,6 +194,7 @@ Status Session::handle(const proto::ServerMessage& message) {
     }
     TRIB_TRY(host_->welcomed(welcome));
     welcomed_ = true;
+    takes_packed_chunks_ = welcome.takes_packed_chunks();
     if (welcome.heartbeat_interval_ms() > 0) {
       heartbeat_interval_ =
           std::clamp(Milliseconds(welcome.heartbeat_interval_ms()), shortest_heartbeat, longest_heartbeat);

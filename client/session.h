@@ -54,7 +54,7 @@ class Session final : public AggregatorLink, public std::enable_shared_from_this
   const net::Channel& channel() const { return *channel_; }
 
   void send(proto::ClientMessage message) override;
-  void upload(std::shared_ptr<const OutboxEntry> entry, const TensorSchema& expected) override;
+  void upload(std::shared_ptr<const OutboxEntry> entry, const TensorSchema& expected, net::ChunkForm form) override;
 
  private:
   struct Incoming {
@@ -67,11 +67,13 @@ class Session final : public AggregatorLink, public std::enable_shared_from_this
     proto::ClientMessage message = {};
     std::shared_ptr<const OutboxEntry> tensors = nullptr;  // that follow the message
     std::uint32_t transfer_id = 0;
+    net::ChunkForm form = net::ChunkForm::plain;
   };
 
   boost::asio::awaitable<Status> talk();
   boost::asio::awaitable<void> write();
-  boost::asio::awaitable<void> send_tensors(std::shared_ptr<const OutboxEntry> entry, std::uint32_t transfer_id);
+  boost::asio::awaitable<void> send_tensors(std::shared_ptr<const OutboxEntry> entry, std::uint32_t transfer_id,
+                                            net::ChunkForm form);
   boost::asio::awaitable<void> beat();
   boost::asio::awaitable<void> renew();
   void enqueue(Outgoing outgoing);
@@ -87,6 +89,7 @@ class Session final : public AggregatorLink, public std::enable_shared_from_this
   SessionHost* host_;
   std::uint64_t transfer_bytes_;
   bool welcomed_ = false;
+  bool takes_packed_chunks_ = false;  // the aggregator does
   bool ended_ = false;
   bool writing_ = false;
   Milliseconds heartbeat_interval_{15'000};

@@ -444,7 +444,11 @@ void SiteJobs::upload(Job& job, OutboxEntry entry) {
   job.status.round = entry.round;
   changed_();
   if (link_ != nullptr) {
-    link_->upload(std::make_shared<const OutboxEntry>(std::move(entry)), job.runner->offer().contribution_schema);
+    const OfferedJob& offer = job.runner->offer();
+    // How small a packed contribution is depends on its values. Where the aggregator will add the noise they have none
+    // yet, and nobody on the network may learn anything of them.
+    const auto form = offer.spec.trusts_aggregator() ? net::ChunkForm::plain : net::ChunkForm::packed;
+    link_->upload(std::make_shared<const OutboxEntry>(std::move(entry)), offer.contribution_schema, form);
   }
 }
 

@@ -22,6 +22,7 @@
 #include "client/site_status.h"
 #include "client/statement_share.h"
 #include "client/work_thread.h"
+#include "common/net/channel.h"
 #include "proto/tributary.pb.h"
 
 namespace trib::client {
@@ -34,8 +35,9 @@ class AggregatorLink {
  public:
   virtual ~AggregatorLink() = default;
   virtual void send(proto::ClientMessage message) = 0;
-  // ContributionStart and its tensors. A contribution that is on its way on this connection is not sent twice.
-  virtual void upload(std::shared_ptr<const OutboxEntry> entry, const TensorSchema& expected) = 0;
+  // ContributionStart and its tensors, packed if `form` says so and the aggregator reads that. A contribution that is
+  // on its way on this connection is not sent twice.
+  virtual void upload(std::shared_ptr<const OutboxEntry> entry, const TensorSchema& expected, net::ChunkForm form) = 0;
 };
 
 class SiteJobs {

@@ -15,6 +15,16 @@ find_package(CLI11 REQUIRED)
 find_package(JPEG REQUIRED) # libjpeg-turbo
 find_package(PNG REQUIRED)
 find_path(TOMLPLUSPLUS_INCLUDE_DIR toml++/toml.h)
+# Its own CMake package came with version 1.5.6; Debian 12 and Ubuntu 24.04 are older.
+find_path(ZSTD_INCLUDE_DIR zstd.h REQUIRED)
+if(TRIBUTARY_STATIC)
+  find_library(ZSTD_LIBRARY NAMES libzstd.a zstd REQUIRED)
+else()
+  find_library(ZSTD_LIBRARY zstd REQUIRED)
+endif()
+mark_as_advanced(ZSTD_INCLUDE_DIR ZSTD_LIBRARY)
+add_library(zstd::zstd UNKNOWN IMPORTED)
+set_target_properties(zstd::zstd PROPERTIES IMPORTED_LOCATION "${ZSTD_LIBRARY}" INTERFACE_INCLUDE_DIRECTORIES "${ZSTD_INCLUDE_DIR}")
 
 if(NOT TRIBUTARY_ONEDNN STREQUAL "OFF")
   # Its own CMake package demands OpenCL's headers, which a product on the CPU has no use for.

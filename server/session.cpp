@@ -111,6 +111,7 @@ asio::awaitable<Status> Session::greet() {
   welcome.set_software_version(TRIBUTARY_VERSION);
   welcome.set_federation(services.config->federation);
   welcome.set_heartbeat_interval_ms(static_cast<std::uint32_t>(services.config->heartbeat_interval.count()));
+  welcome.set_takes_packed_chunks(true);
   TRIB_CO_ASSIGN(const auto known, services.store->ledger_head(site(), ""));
   if (known) {
     welcome.mutable_known_ledger_head()->set_count(known->count);

@@ -25,7 +25,13 @@ namespace asio = boost::asio;
 enum class FrameKind : std::uint8_t {
   message = 1,  // one Protobuf message; which type, the protocol (ALPN) and the direction say
   chunk = 2,    // transfer id (32 bits, big-endian), offset (64 bits, big-endian), up to 1 MiB of tensor bytes
+  // Transfer id, offset, number of tensor bytes (32 bits, big-endian), and these bytes as packing.h packs them.
+  packed_chunk = 3,
 };
+
+// How tensor bytes travel. Packing costs the sender about a second for each gigabyte (docs/performance.md) and loses
+// nothing; a chunk that it would not make smaller is sent as it is.
+enum class ChunkForm { plain, packed };
 
 struct Limits {
   std::size_t message_bytes = 4u << 20;    // limits.message_bytes
@@ -42,8 +48,8 @@ struct Chunk {
 };
 
 struct Frame {
-  FrameKind kind = FrameKind::message;
-  std::span<const std::byte> message;  // valid until the next receive()
+  FrameKind kind = FrameKind::message;  // a packed chunk is received as a chunk
+  std::span<const std::byte> message;   // valid until the next receive()
   Chunk chunk;
 };
 
@@ -69,7 +75,7 @@ class Channel {
   virtual asio::awaitable<Result<Frame>> receive() = 0;
   virtual asio::awaitable<Status> send(const google::protobuf::MessageLite& message) = 0;
   virtual asio::awaitable<Status> send_chunk(std::uint32_t transfer_id, std::uint64_t offset,
-                                             std::span<const std::byte> bytes) = 0;
+                                             std::span<const std::byte> bytes, ChunkForm form = ChunkForm::plain) = 0;
   virtual void close() = 0;  // idempotent; pending calls end with Errc::cancelled
   // For a last message that must arrive: ends our direction, discards what still comes until the peer closes too or
   // `patience` is over, then closes. A plain close() with unread input resets the connection, and what was sent is
@@ -101,6 +107,7 @@ class FrameCodec {
  public:
   static constexpr std::size_t header_bytes = 5;
   static constexpr std::size_t chunk_header_bytes = 12;
+  static constexpr std::size_t packed_chunk_header_bytes = 16;
   struct Header {
     FrameKind kind = FrameKind::message;
     std::uint32_t payload_bytes = 0;
@@ -109,7 +116,13 @@ class FrameCodec {
   static Result<Header> parse_header(std::span<const std::byte, header_bytes> bytes, const Limits& limits);
   static std::array<std::byte, header_bytes> make_header(FrameKind kind, std::size_t payload_bytes);
   static Result<Chunk> parse_chunk(std::span<const std::byte> payload);
+  // The chunk of a packed chunk's payload; its bytes are those of `unpacked`.
+  static Result<Chunk> unpack_chunk(std::span<const std::byte> payload, const Limits& limits,
+                                    std::vector<std::byte>& unpacked);
   static std::array<std::byte, chunk_header_bytes> make_chunk_header(std::uint32_t transfer_id, std::uint64_t offset);
+  static std::array<std::byte, packed_chunk_header_bytes> make_packed_chunk_header(std::uint32_t transfer_id,
+                                                                                   std::uint64_t offset,
+                                                                                   std::uint32_t byte_count);
 };
 
 }  // namespace trib::net

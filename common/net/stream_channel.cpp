@@ -12,6 +12,7 @@
 
 #include "common/net/address.h"
 #include "common/net/coroutine.h"
+#include "common/net/packing.h"
 #include "common/net/tls_errors.h"
 
 namespace trib::net {
@@ -132,11 +133,22 @@ class Connection : public std::enable_shared_from_this<Connection<Stream>> {
     co_return status;
   }
 
-  asio::awaitable<Status> send_chunk(std::uint32_t transfer_id, std::uint64_t offset,
-                                     std::span<const std::byte> bytes) {
+  asio::awaitable<Status> send_chunk(std::uint32_t transfer_id, std::uint64_t offset, std::span<const std::byte> bytes,
+                                     ChunkForm form) {
     auto self = this->shared_from_this();
     if (bytes.empty() || bytes.size() > limits_.chunk_bytes)
       co_return Error{Errc::internal, "a chunk of " + std::to_string(bytes.size()) + " bytes was to be sent"};
+    std::vector<std::byte> packed;
+    if (form == ChunkForm::packed && pack(bytes, packed)) {
+      const auto header =
+          FrameCodec::make_header(FrameKind::packed_chunk, FrameCodec::packed_chunk_header_bytes + packed.size());
+      const auto chunk_header =
+          FrameCodec::make_packed_chunk_header(transfer_id, offset, static_cast<std::uint32_t>(bytes.size()));
+      const std::array<asio::const_buffer, 3> buffers = {asio::buffer(header), asio::buffer(chunk_header),
+                                                         asio::buffer(packed)};
+      Status status = co_await write(buffers);
+      co_return status;
+    }
     const auto header = FrameCodec::make_header(FrameKind::chunk, FrameCodec::chunk_header_bytes + bytes.size());
     const auto chunk_header = FrameCodec::make_chunk_header(transfer_id, offset);
     const std::array<asio::const_buffer, 3> buffers = {asio::buffer(header), asio::buffer(chunk_header),
@@ -223,14 +235,19 @@ class Connection : public std::enable_shared_from_this<Connection<Stream>> {
     std::array<std::byte, FrameCodec::header_bytes> header_bytes;
     TRIB_CO_TRY(co_await read(header_bytes, "between two frames"));
     TRIB_CO_ASSIGN(const FrameCodec::Header header, FrameCodec::parse_header(header_bytes, limits_));
-    if (buffer_.capacity() > kept_buffer_bytes && header.payload_bytes <= kept_buffer_bytes)
+    if (header.payload_bytes <= kept_buffer_bytes && buffer_.capacity() + unpacked_.capacity() > kept_buffer_bytes) {
       std::vector<std::byte>().swap(buffer_);
+      std::vector<std::byte>().swap(unpacked_);
+    }
     buffer_.resize(header.payload_bytes);
     TRIB_CO_TRY(co_await read(buffer_, "within a frame"));
     Frame frame;
     frame.kind = header.kind;
     if (header.kind == FrameKind::message) {
       frame.message = buffer_;
+    } else if (header.kind == FrameKind::packed_chunk) {
+      frame.kind = FrameKind::chunk;
+      TRIB_CO_ASSIGN(frame.chunk, FrameCodec::unpack_chunk(buffer_, limits_, unpacked_));
     } else {
       TRIB_CO_ASSIGN(frame.chunk, FrameCodec::parse_chunk(buffer_));
     }
@@ -283,6 +300,7 @@ class Connection : public std::enable_shared_from_this<Connection<Stream>> {
   Watch reading_, writing_;
   asio::steady_timer finished_reading_;
   std::vector<std::byte> buffer_;
+  std::vector<std::byte> unpacked_;
   std::optional<Error> failure_;
   std::optional<Error> unreadable_;  // what the peer sent makes no sense; nothing after it would
   bool finishing_ = false;
@@ -305,9 +323,9 @@ class StreamChannel final : public Channel {
   asio::awaitable<Status> send(const google::protobuf::MessageLite& message) override {
     return connection_->send(message);
   }
-  asio::awaitable<Status> send_chunk(std::uint32_t transfer_id, std::uint64_t offset,
-                                     std::span<const std::byte> bytes) override {
-    return connection_->send_chunk(transfer_id, offset, bytes);
+  asio::awaitable<Status> send_chunk(std::uint32_t transfer_id, std::uint64_t offset, std::span<const std::byte> bytes,
+                                     ChunkForm form) override {
+    return connection_->send_chunk(transfer_id, offset, bytes, form);
   }
   void close() override { connection_->close(); }
   asio::awaitable<void> finish(Milliseconds patience) override { return connection_->finish(patience); }

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "common/net/coroutine.h"
+#include "common/net/packing.h"
 
 namespace trib::net {
 namespace {
@@ -46,6 +47,44 @@ Error describe_difference(const TensorSchema& announced, const TensorSchema& exp
   }
   return {Errc::protocol_error, "the transfer's schema is the job's, but its hash is not"};
 }
+
+// The bytes of tensors, chunk by chunk.
+class ChunkSource {
+ public:
+  explicit ChunkSource(const TensorMap& tensors) : tensor_(tensors.begin()), end_(tensors.end()) {}
+
+  // Empty after the last; valid until the next call.
+  std::span<const std::byte> next() {
+    offset_ += given_;
+    together_.clear();
+    // Straight from a large tensor's memory; small ones are copied until the chunk is full or a large one follows.
+    for (; tensor_ != end_; ++tensor_, position_ = 0) {
+      const std::span<const std::byte> bytes = tensor_->second.bytes();
+      if (bytes.size() >= small_tensor_bytes) {
+        if (!together_.empty()) break;
+        if (position_ == bytes.size()) continue;
+        const auto piece = bytes.subspan(position_, std::min(bytes.size() - position_, chunk_bytes));
+        position_ += piece.size();
+        given_ = piece.size();
+        return piece;
+      }
+      if (together_.size() + bytes.size() > chunk_bytes) break;
+      together_.insert(together_.end(), bytes.begin(), bytes.end());
+    }
+    given_ = together_.size();
+    return together_;
+  }
+
+  // Of the chunk that next() gave last.
+  std::uint64_t offset() const { return offset_; }
+
+ private:
+  TensorMap::Storage::const_iterator tensor_, end_;
+  std::size_t position_ = 0;  // in tensor_
+  std::uint64_t offset_ = 0;
+  std::size_t given_ = 0;
+  std::vector<std::byte> together_;
+};
 
 }  // namespace
 
@@ -95,30 +134,26 @@ tributary::proto::Transfer announce(std::uint32_t transfer_id, const TensorMap& 
   return transfer;
 }
 
-asio::awaitable<Status> send_tensors(Channel& channel, std::uint32_t transfer_id, const TensorMap& tensors) {
-  std::uint64_t offset = 0;
-  std::vector<std::byte> packed;
-  for (const auto& [name, tensor] : tensors) {
-    std::span<const std::byte> bytes = tensor.bytes();
-    const bool is_small = bytes.size() < small_tensor_bytes;
-    if (!packed.empty() && (!is_small || packed.size() + bytes.size() > chunk_bytes)) {
-      TRIB_CO_TRY(co_await channel.send_chunk(transfer_id, offset, packed));
-      offset += packed.size();
-      packed.clear();
-    }
-    if (is_small) {
-      packed.insert(packed.end(), bytes.begin(), bytes.end());
-      continue;
-    }
-    while (!bytes.empty()) {
-      const auto piece = bytes.first(std::min(bytes.size(), chunk_bytes));
-      TRIB_CO_TRY(co_await channel.send_chunk(transfer_id, offset, piece));
-      offset += piece.size();
-      bytes = bytes.subspan(piece.size());
-    }
-  }
-  if (!packed.empty()) TRIB_CO_TRY(co_await channel.send_chunk(transfer_id, offset, packed));
+asio::awaitable<Status> send_tensors(Channel& channel, std::uint32_t transfer_id, const TensorMap& tensors,
+                                     ChunkForm form) {
+  ChunkSource chunks(tensors);
+  for (auto bytes = chunks.next(); !bytes.empty(); bytes = chunks.next())
+    TRIB_CO_TRY(co_await channel.send_chunk(transfer_id, chunks.offset(), bytes, form));
   co_return Status();
+}
+
+std::uint64_t frame_bytes(const TensorMap& tensors, ChunkForm form) {
+  ChunkSource chunks(tensors);
+  std::uint64_t total = 0;
+  std::vector<std::byte> packed;
+  for (auto bytes = chunks.next(); !bytes.empty(); bytes = chunks.next()) {
+    total += FrameCodec::header_bytes;
+    if (form == ChunkForm::packed && pack(bytes, packed))
+      total += FrameCodec::packed_chunk_header_bytes + packed.size();
+    else
+      total += FrameCodec::chunk_header_bytes + bytes.size();
+  }
+  return total;
 }
 
 Status check_announcement(const tributary::proto::Transfer& transfer, const TensorSchema& expected,

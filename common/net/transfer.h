@@ -17,8 +17,12 @@ Result<TensorSchema> from_proto(const tributary::proto::TensorSchema& schema);
 // The announcement of `tensors`. The schema itself is included only where it is not `expected`.
 tributary::proto::Transfer announce(std::uint32_t transfer_id, const TensorMap& tensors, const TensorSchema& expected);
 
-// Sends the tensors' bytes as chunks, reading straight from their memory.
-asio::awaitable<Status> send_tensors(Channel& channel, std::uint32_t transfer_id, const TensorMap& tensors);
+// Sends the tensors' bytes as chunks of at most 1 MiB, reading straight from the memory of large tensors.
+asio::awaitable<Status> send_tensors(Channel& channel, std::uint32_t transfer_id, const TensorMap& tensors,
+                                     ChunkForm form = ChunkForm::plain);
+
+// What these chunks come to with their frames' headers, before TLS.
+std::uint64_t frame_bytes(const TensorMap& tensors, ChunkForm form);
 
 // What must hold of an announcement and of a chunk before a byte of it is kept; TensorReceiver checks both.
 Status check_announcement(const tributary::proto::Transfer& transfer, const TensorSchema& expected,

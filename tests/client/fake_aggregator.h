@@ -65,10 +65,11 @@ class SessionFixture : public SiteFixture {
     ended_ = net::start(context_, session_->run());
     return next().hello();
   }
-  void welcome(std::uint32_t heartbeat_ms = 60'000) {
+  void welcome(std::uint32_t heartbeat_ms = 60'000, bool takes_packed_chunks = false) {
     proto::ServerMessage message;
     message.mutable_welcome()->set_protocol_version(protocol_version);
     message.mutable_welcome()->set_heartbeat_interval_ms(heartbeat_ms);
+    message.mutable_welcome()->set_takes_packed_chunks(takes_packed_chunks);
     send(message);
   }
   // Breaks the connection, as a crash of the aggregator does.

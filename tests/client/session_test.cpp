@@ -33,6 +33,51 @@ TEST_F(SessionTest, TrainsARoundAndSendsWhatItMade) {
   run_until([&] { return !outbox_->contains("job-1", 3); });
 }
 
+// Bytes on the wire of the contribution to a job, 512 equal numbers.
+class PackingTest : public SessionFixture {
+ protected:
+  std::uint64_t bytes_sent_for(const std::string& file, bool takes_packed_chunks) {
+    connect();
+    welcome(60'000, takes_packed_chunks);
+    auto message = offer_message();
+    message.mutable_job_offer()->set_job_file(file);
+    send(message);
+    const auto reply = next();
+    EXPECT_TRUE(reply.job_reply().accepted()) << reply.job_reply().reason();
+    start_round(1, tensors_of(0.25F));
+    EXPECT_TRUE(round_reply().accepted());
+    const std::uint64_t before = aggregator_->bytes_received();
+    EXPECT_EQ(contribution().tensors, tensors_of(1250.0F));
+    return aggregator_->bytes_received() - before;
+  }
+};
+
+TEST_F(PackingTest, IsForAnAggregatorThatReadsIt) {
+  EXPECT_LT(bytes_sent_for(job_file, true), tensors_of(0).byte_count() / 2);
+}
+
+TEST_F(PackingTest, IsNotForAnOlderAggregator) {
+  EXPECT_GT(bytes_sent_for(job_file, false), tensors_of(0).byte_count());
+}
+
+TEST_F(PackingTest, IsNotForWhatTheAggregatorIsStillToNoise) {
+  site_.data_sets["default"].allow_non_private = true;
+  behaviour_->is_private = false;
+  start_jobs();
+  const std::string file = R"([job]
+name = "films"
+task = "cold_start"
+rounds = 20
+[selection]
+order = "poisson"
+clients_per_round = 10
+expected_clients = 100
+[privacy]
+noise_by = "aggregator"
+)";
+  EXPECT_GT(bytes_sent_for(file, true), tensors_of(0).byte_count()) << "its size would tell of its values";
+}
+
 TEST_F(SessionTest, TellsTheDeclaredSizeAndNotTheExactOne) {
   connect();
   welcome();

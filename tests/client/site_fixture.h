@@ -46,7 +46,7 @@ struct FakeBehaviour {
 
 inline TensorMap tensors_of(float value) {
   TensorMap tensors;
-  tensors["weight"] = HostTensor::from_f32({2, 3}, std::vector<float>(6, value));
+  tensors["weight"] = HostTensor::from_f32({2, 256}, std::vector<float>(512, value));
   return tensors;
 }
 

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "common/net/channel.h"
+#include "common/net/packing.h"
 
 namespace trib::net {
 namespace {
@@ -18,7 +19,7 @@ TEST(Frame, HeaderIsLengthInBigEndianAndKind) {
 }
 
 TEST(Frame, RefusesAnUnknownKind) {
-  for (const std::uint8_t kind : {0, 3, 22, 255}) {  // 22: the first byte of a TLS record, a likely mistake
+  for (const std::uint8_t kind : {0, 4, 22, 255}) {  // 22: the first byte of a TLS record, a likely mistake
     const auto parsed = FrameCodec::parse_header(header(0, 0, 0, 1, kind), Limits{});
     ASSERT_FALSE(parsed.ok());
     EXPECT_EQ(parsed.error().code, Errc::protocol_error);
@@ -43,6 +44,35 @@ TEST(Frame, RefusesAChunkOverItsLimitOrWithoutBytes) {
   EXPECT_EQ(FrameCodec::parse_header(header(0, 0, 0, 113, 2), limits).error().code, Errc::limit_exceeded);
   EXPECT_EQ(FrameCodec::parse_header(header(0, 0, 0, 12, 2), limits).error().code, Errc::protocol_error);
   EXPECT_EQ(FrameCodec::parse_header(header(0, 0, 0, 0, 2), limits).error().code, Errc::protocol_error);
+}
+
+TEST(Frame, APackedChunkIsUnpackedAndChecked) {
+  std::vector<std::byte> bytes(8192), packed, unpacked;
+  for (std::size_t i = 0; i < bytes.size(); i += 8) bytes[i] = static_cast<std::byte>(i / 8);
+  ASSERT_TRUE(pack(bytes, packed));
+  const auto payload = [&](std::uint32_t byte_count) {
+    const auto chunk_header = FrameCodec::make_packed_chunk_header(7, 1 << 20, byte_count);
+    std::vector<std::byte> all(chunk_header.begin(), chunk_header.end());
+    all.insert(all.end(), packed.begin(), packed.end());
+    return all;
+  };
+  const Chunk chunk = FrameCodec::unpack_chunk(payload(8192), Limits{}, unpacked).value();
+  EXPECT_EQ(chunk.transfer_id, 7u);
+  EXPECT_EQ(chunk.offset, 1u << 20);
+  EXPECT_TRUE(std::ranges::equal(chunk.bytes, bytes));
+
+  Limits limits;
+  limits.chunk_bytes = 8191;
+  const auto over = FrameCodec::unpack_chunk(payload(8192), limits, unpacked);
+  EXPECT_EQ(over.error().code, Errc::limit_exceeded);
+  EXPECT_NE(over.error().message.find("8192"), std::string::npos) << over.error().message;
+  for (const std::uint32_t wrong : {0u, 8u, 8184u, 8200u})
+    EXPECT_EQ(FrameCodec::unpack_chunk(payload(wrong), Limits{}, unpacked).error().code, Errc::protocol_error) << wrong;
+  auto empty = payload(8192);
+  empty.resize(FrameCodec::packed_chunk_header_bytes);
+  EXPECT_EQ(FrameCodec::unpack_chunk(empty, Limits{}, unpacked).error().code, Errc::protocol_error);
+  EXPECT_EQ(FrameCodec::parse_header(header(0, 0, 0, 16, 3), Limits{}).error().code, Errc::protocol_error);
+  EXPECT_TRUE(FrameCodec::parse_header(header(0, 0, 0, 17, 3), Limits{}).ok());
 }
 
 TEST(Frame, AChunkCarriesItsTransferAndOffset) {

@@ -1,6 +1,9 @@
 #include "common/net/transfer.h"
 
+#include <bit>
+#include <cmath>
 #include <limits>
+#include <random>
 
 #include "tests/net/net_support.h"
 
@@ -45,6 +48,34 @@ TEST(Transfer, ArrivesEqualOverAChannel) {
   while (!complete) complete = receiver.add(run(context, pair.b->receive())->chunk).value();
   EXPECT_EQ(receiver.finish().value(), tensors);
   EXPECT_TRUE(wait_for(context, sent).ok());
+  EXPECT_EQ(pair.a->bytes_sent(), frame_bytes(tensors, ChunkForm::plain));
+}
+
+TEST(Transfer, PackedArrivesEqualInFewerBytes) {
+  asio::io_context context;
+  ChannelPair pair = make_channel_pair(context);
+  TensorMap tensors = example_tensors();
+  std::vector<double> gram(300'000);
+  for (std::size_t i = 0; i < gram.size(); ++i) gram[i] = 1000.0 + std::sin(static_cast<double>(i));
+  tensors["gram"] = HostTensor::from_f64({300'000}, gram);
+  tensors["noise"] = HostTensor(DType::f32, {40'000});  // is sent as it is
+  std::mt19937 random(1);
+  for (float& value : tensors["noise"].as<float>()) do
+      value = std::bit_cast<float>(static_cast<std::uint32_t>(random()));
+    while (!std::isfinite(value));
+
+  const auto sent = start(context, send_tensors(*pair.a, 3, tensors, ChunkForm::packed));
+  auto receiver = TensorReceiver::begin(announce(3, tensors, tensors.schema()), tensors.schema(), no_limit).value();
+  bool complete = false;
+  while (!complete) {
+    const Frame frame = run(context, pair.b->receive()).value();
+    EXPECT_EQ(frame.kind, FrameKind::chunk);
+    complete = receiver.add(frame.chunk).value();
+  }
+  EXPECT_EQ(receiver.finish().value(), tensors);
+  EXPECT_TRUE(wait_for(context, sent).ok());
+  EXPECT_EQ(pair.a->bytes_sent(), frame_bytes(tensors, ChunkForm::packed));
+  EXPECT_LT(static_cast<double>(pair.a->bytes_sent()), 0.9 * static_cast<double>(tensors.byte_count()));
 }
 
 TEST(Transfer, OfManySmallTensorsCostsLittleMoreThanTheirBytes) {
