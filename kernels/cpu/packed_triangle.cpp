@@ -18,7 +18,9 @@ constexpr std::int64_t rows_at_once = 384;
 // Rows of the matrix that are factored at once.
 constexpr std::int64_t block_rows = 192;
 // Elements that are packed at once, where that is more than one block of rows: 8 MiB.
-constexpr std::int64_t packed_elements = std::int64_t{1} << 20;
+constexpr std::int64_t packed_elements = std::int64_t{1} << 19;
+// Panels that are packed together, row by row.
+constexpr std::int64_t panels_packed_at_once = 8;
 // Panels whose rows one task does: as many as the second cache holds.
 constexpr std::int64_t most_panels_of_task = 6;
 
@@ -82,12 +84,15 @@ void add_gram_in_parts(double alpha, const T* x, const float* weights, std::int6
     const auto rows_of = [&](std::int64_t block) {
       return std::min(rows_at_once, rows - (first_block + block) * rows_at_once);
     };
-    parallel_for(panels * blocks, 4, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t block = i / panels, panel = i % panels, first = (first_block + block) * rows_at_once;
-        pack(x + first * d, d, nullptr, rows_of(block), d, panel, panel + 1, right + block * block_size);
+    parallel_for(panels * blocks, panels_packed_at_once, [&](std::int64_t begin, std::int64_t end) {
+      while (begin < end) {
+        const std::int64_t block = begin / panels, first = (first_block + block) * rows_at_once;
+        const std::int64_t panel = begin % panels,
+                           stop = std::min({panels, panel + panels_packed_at_once, panel + end - begin});
+        pack(x + first * d, d, nullptr, rows_of(block), d, panel, stop, right + block * block_size);
         if (weights != nullptr)
-          pack(x + first * d, d, weights + first, rows_of(block), d, panel, panel + 1, left + block * block_size);
+          pack(x + first * d, d, weights + first, rows_of(block), d, panel, stop, left + block * block_size);
+        begin += stop - panel;
       }
     });
     for_each_group(panels, [&](std::int64_t begin, std::int64_t end) {

@@ -15,12 +15,13 @@ using Doubles = VectorOf<double, lanes>::type;
 template <typename T>
 void pack(const T* x, int64_t row_stride, const float* weights, int64_t rows, int64_t columns, int64_t begin,
           int64_t end, double* panels) {
-  for (int64_t panel = begin; panel < end; ++panel) {
-    const int64_t first = panel * panel_width, count = columns - first < panel_width ? columns - first : panel_width;
-    double* to = panels + panel * rows * panel_width;
-    for (int64_t p = 0; p < rows; ++p, to += panel_width) {
+  // Row by row: where rows are a power of two apart, a panel's part of every row is in the same few sets of the cache.
+  for (int64_t p = 0; p < rows; ++p) {
+    const double weight = weights == nullptr ? 1.0 : static_cast<double>(weights[p]);
+    for (int64_t panel = begin; panel < end; ++panel) {
+      const int64_t first = panel * panel_width, count = columns - first < panel_width ? columns - first : panel_width;
       const T* from = x + p * row_stride + first;
-      const double weight = weights == nullptr ? 1.0 : static_cast<double>(weights[p]);
+      double* to = panels + (panel * rows + p) * panel_width;
       if (count == panel_width) {
         for (int64_t j = 0; j < panel_width; ++j) to[j] = weight * static_cast<double>(from[j]);
       } else {
@@ -30,43 +31,68 @@ void pack(const T* x, int64_t row_stride, const float* weights, int64_t rows, in
   }
 }
 
-// Rows [row, row + tile_rows) and the columns of one panel, from `column` on. Where a tile meets the diagonal or the
-// last column, it is added element by element.
+// Element (i, j) of the packed triangle is at row_of(triangle, d, i)[j].
+double* row_of(double* triangle, int64_t d, int64_t i) {
+  return triangle + (i * d - i * (i + 1) / 2);
+}
+
+// total[i][v] = the products of left's column i with `used` vectors of right's columns, over k rows of both.
+template <int used>
+void multiply_tile(const double* left, const double* right, int64_t k, Doubles (&total)[tile_rows][used]) {
+  for (int64_t p = 0; p < k; ++p) {
+    Doubles b[used];
+#pragma GCC unroll 4
+    for (int v = 0; v < used; ++v) b[v] = *reinterpret_cast<const Doubles*>(right + p * panel_width + v * lanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < tile_rows; ++i) {
+      const double factor = left[p * panel_width + i];
+#pragma GCC unroll 4
+      for (int v = 0; v < used; ++v) total[i][v] += factor * b[v];
+    }
+  }
+}
+
+// `used` vectors of columns that meet the diagonal or the last column: added element by element.
+template <int used>
+void add_edge(double alpha, const double* left, const double* right, int64_t k, double* triangle, int64_t d,
+              int64_t row, int64_t column) {
+  Doubles total[tile_rows][used] = {};
+  multiply_tile(left, right, k, total);
+  for (int64_t i = 0; i < tile_rows && row + i < d; ++i) {
+    double* const to = row_of(triangle, d, row + i);
+    for (int64_t j = column < row + i ? row + i - column : 0; j < used * lanes && column + j < d; ++j)
+      to[column + j] += alpha * total[i][j / lanes][j % lanes];
+  }
+}
+
+// Rows [row, row + tile_rows) and the columns of one panel, from `column` on.
 void add_tile(double alpha, const double* left, const double* right, int64_t k, double* triangle, int64_t d,
               int64_t row, int64_t column) {
-  // Element (i, j) of the packed triangle is at row_at(i)[j].
-  auto row_at = [&](int64_t i) { return triangle + (i * d - i * (i + 1) / 2); };
   if (column >= row + tile_rows - 1 && column + panel_width <= d) {
     double* rows[tile_rows];
 #pragma GCC unroll 8
     for (int i = 0; i < tile_rows; ++i) {
-      rows[i] = row_at(row + i) + column;
+      rows[i] = row_of(triangle, d, row + i) + column;
       for (int v = 0; v < vectors; ++v) __builtin_prefetch(rows[i] + v * lanes, 1);
     }
     Doubles total[tile_rows][vectors] = {};
-    for (int64_t p = 0; p < k; ++p) {
-      Doubles b[vectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) b[v] = *reinterpret_cast<const Doubles*>(right + p * panel_width + v * lanes);
-#pragma GCC unroll 8
-      for (int i = 0; i < tile_rows; ++i) {
-        const double factor = left[p * panel_width + i];
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) total[i][v] += factor * b[v];
-      }
-    }
+    multiply_tile(left, right, k, total);
 #pragma GCC unroll 8
     for (int i = 0; i < tile_rows; ++i)
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) *reinterpret_cast<Doubles*>(rows[i] + v * lanes) += alpha * total[i][v];
     return;
   }
-  double tile[tile_rows * panel_width];
-  product_tile<double, tile_rows, vectors, lanes>(alpha, left, 1, panel_width, right, panel_width, tile, panel_width, k,
-                                                  false);
-  for (int64_t i = 0; i < tile_rows && row + i < d; ++i)
-    for (int64_t j = 0; j < panel_width && column + j < d; ++j)
-      if (column + j >= row + i) row_at(row + i)[column + j] += tile[i * panel_width + j];
+  // Vectors that lie below the diagonal or beyond the last column altogether are not multiplied.
+  const int64_t first = row > column ? (row - column) / lanes : 0, columns = d - column,
+                last = columns < panel_width ? (columns + lanes - 1) / lanes : vectors;
+  const auto add = [&]<int used>() {
+    add_edge<used>(alpha, left, right + first * lanes, k, triangle, d, row, column + first * lanes);
+  };
+  static_assert(vectors <= 3);
+  if (last - first == 1) add.template operator()<1>();
+  if (last - first == 2) add.template operator()<2>();
+  if (last - first == 3) add.template operator()<3>();
 }
 
 void add_panels(double alpha, const double* left, const double* right, int64_t k, double* triangle, int64_t d,
