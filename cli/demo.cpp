@@ -55,8 +55,9 @@ class Demo {
     TRIB_TRY(prepare());
     TRIB_TRY(start_aggregator());
     TRIB_TRY(start_sites());
-    TRIB_TRY(run_job(options_.overrides, "with differential privacy", true));
-    if (!options_.private_only) {
+    TRIB_TRY(run_job(options_.overrides,
+                     is_private() ? "with differential privacy" : "without privacy, as its file says", is_private()));
+    if (compares()) {
       auto overrides = options_.overrides;
       overrides.push_back("job.name=" + spec_.name + "-without-privacy");
       overrides.push_back("privacy.enabled=false");
@@ -75,6 +76,8 @@ class Demo {
   }
 
  private:
+  bool is_private() const { return spec_.privacy.enabled; }
+  bool compares() const { return is_private() && !options_.private_only; }
   fs::path site_directory(std::size_t site) const { return root_ / site_name(site); }
   static std::string site_name(std::size_t site) { return "site-" + std::to_string(site + 1); }
 
@@ -85,6 +88,13 @@ class Demo {
   Status prepare() {
     TRIB_ASSIGN(spec_, tasks::read_job_file(options_.job, options_.overrides));
     TRIB_ASSIGN(task_, tasks::find_task(spec_.task));
+    if (spec_.trusts_aggregator()) {
+      return Error{Errc::unsupported,
+                   options_.job +
+                       " has privacy.noise_by = \"aggregator\", and every client a ledger at the aggregator: the "
+                       "demo has neither. Simulate it: trib simulate " +
+                       options_.job};
+    }
     const fs::path marker = root_ / "made-by-trib-demo";
     if (fs::exists(root_) && !fs::is_empty(root_)) {
       if (!fs::exists(marker)) {
@@ -166,17 +176,35 @@ class Demo {
       std::snprintf(cap, sizeof cap, "%g", spec_.privacy.epsilon);
       // Left to itself, a large site chooses a smaller delta, at which the job costs more than its epsilon.
       std::snprintf(delta, sizeof delta, "%g", spec_.privacy.delta);
-      TRIB_TRY(run_program({(programs_ / "trib-client").string(), "join", std::string(invite.at("token").as_string()),
-                            "--dir", site_directory(site).string(), "--data", data.file.string(), "--data-set",
-                            spec_.data_set, "--records", std::to_string(data.records), "--epsilon-cap", cap, "--delta",
-                            delta, "--device", options_.device, "--models", fs::absolute(options_.models).string()}));
+      std::vector<std::string> join{(programs_ / "trib-client").string(),
+                                    "join",
+                                    std::string(invite.at("token").as_string()),
+                                    "--dir",
+                                    site_directory(site).string(),
+                                    "--data",
+                                    data.file.string(),
+                                    "--data-set",
+                                    spec_.data_set,
+                                    "--records",
+                                    std::to_string(data.records),
+                                    "--epsilon-cap",
+                                    cap,
+                                    "--delta",
+                                    delta,
+                                    "--device",
+                                    options_.device,
+                                    "--models",
+                                    fs::absolute(options_.models).string()};
+      if (!is_private()) join.emplace_back("--allow-non-private");
+      TRIB_TRY(run_program(join));
       TRIB_TRY(allow_comparison(site));
       TRIB_ASSIGN(ChildProcess process, ChildProcess::start({(programs_ / "trib-client").string(), "run", "--dir",
                                                              site_directory(site).string()},
                                                             root_ / (site_name(site) + ".log")));
       clients_.push_back(std::make_unique<ChildProcess>(std::move(process)));
       say(site_name(site) + " joined by invite with " + std::to_string(data.records) +
-          " records and a cap of epsilon " + cap);
+          (is_private() ? std::string(" records and a cap of epsilon ") + cap
+                        : " records, and lets jobs without privacy train on them"));
     }
     return {};
   }
@@ -184,7 +212,7 @@ class Demo {
   // The job without privacy runs on a second name for the data that says it may: the first one's budget stays what it
   // is.
   Status allow_comparison(std::size_t site) {
-    if (options_.private_only) return {};
+    if (!compares()) return {};
     const client::SiteDirectory directory{site_directory(site)};
     TRIB_ASSIGN(client::SiteConfig config, client::read_site_config(directory.config()));
     client::DataSetPolicy policy = config.data_sets.at(spec_.data_set);
@@ -231,6 +259,16 @@ class Demo {
     return any ? line : std::string();
   }
 
+  // A job that every site has refused would wait for ever for others to join.
+  static Status check_taken(const json::object& report) {
+    const json::array& clients = report.at("clients").as_array();
+    for (const auto& client : clients)
+      if (text_of(client.as_object(), "status") != "refused") return {};
+    if (clients.empty()) return {};
+    return Error{Errc::unavailable, "no site takes part in " + text_of(report, "name") + ": " +
+                                        text_of(clients.front().as_object(), "reason")};
+  }
+
   Status run_job(const std::vector<std::string>& overrides, std::string_view what, bool is_private) {
     TRIB_ASSIGN(const tasks::JobSpec spec, tasks::read_job_file(options_.job, overrides));
     say("job " + spec.name + ": " + std::string(what));
@@ -256,6 +294,7 @@ class Demo {
           return Error{Errc::unavailable, "the job " + state + ": " + text_of(report.as_object(), "reason")};
         break;
       }
+      TRIB_TRY(check_taken(report.as_object()));
       auto lines = job_lines(report);
       if (const std::string own = own_screens(id); !own.empty()) lines.push_back(dim(own));
       block.update(lines);
@@ -287,49 +326,58 @@ class Demo {
     }
     std::cout << "\n" << bold("Accuracy on the aggregator's public test set") << "\n";
     std::vector<Table::Column> columns{{"round", Align::right}};
+    const json::array& evaluations = jobs_.front().report.at("evaluations").as_array();
+    std::vector<const char*> metrics{"accuracy"};
+    if (!evaluations.empty() && evaluations.front().as_object().at("metrics").as_object().contains("accuracy_average"))
+      metrics.push_back("accuracy_average");
     for (const auto& job : jobs_) {
       columns.push_back(
           {job.is_private ? "epsilon " + format_fixed(number_of(job.report, "epsilon"), 1) : "not private",
            Align::right});
-      columns.push_back({"running average", Align::right});
+      if (metrics.size() > 1) columns.push_back({"running average", Align::right});
     }
     Table accuracy(columns);
-    const json::array& evaluations = jobs_.front().report.at("evaluations").as_array();
     for (std::size_t i = 0; i < evaluations.size(); ++i) {
       std::vector<std::string> row{std::to_string(integer_of(evaluations[i].as_object(), "round"))};
       for (const auto& job : jobs_) {
         const json::array& own = job.report.at("evaluations").as_array();
-        for (const char* metric : {"accuracy", "accuracy_average"}) {
+        for (const char* metric : metrics) {
           const double value = i < own.size() ? number_of(own[i].at("metrics").as_object(), metric) : std::nan("");
           row.push_back(std::isnan(value) ? "-" : format_percent(value));
         }
       }
       accuracy.add_row(row);
     }
-    std::cout << accuracy.to_string("  ") << "\n" << bold("Sites, in the private job") << "\n";
+    std::cout << accuracy.to_string("  ") << "\n" << bold(is_private() ? "Sites, in the private job" : "Sites") << "\n";
 
     const json::object& first = jobs_.front().report;
     const double rounds = number_of(first, "rounds_done");
-    Table sites({{"site"},
-                 {"records", Align::right},
-                 {"rounds", Align::right},
-                 {"epsilon spent", Align::right},
-                 {"of its cap", Align::right},
-                 {"down a round", Align::right},
-                 {"up a round", Align::right}});
+    std::vector<Table::Column> site_columns{{"site"}, {"records", Align::right}, {"rounds", Align::right}};
+    if (is_private()) {
+      site_columns.push_back({"epsilon spent", Align::right});
+      site_columns.push_back({"of its cap", Align::right});
+    }
+    site_columns.push_back({"down a round", Align::right});
+    site_columns.push_back({"up a round", Align::right});
+    Table sites(site_columns);
     for (const auto& entry : first.at("clients").as_array()) {
       const json::object& client = entry.as_object();
-      sites.add_row(
-          {text_of(client, "name"), std::to_string(integer_of(client, "declared_records")),
-           std::to_string(integer_of(client, "participations")), format_fixed(number_of(client, "epsilon_spent"), 3),
-           format_fixed(number_of(client, "epsilon_budget"), 1), format_bytes(number_of(client, "bytes_down") / rounds),
-           format_bytes(number_of(client, "bytes_up") / rounds)});
+      std::vector<std::string> row{text_of(client, "name"), std::to_string(integer_of(client, "declared_records")),
+                                   std::to_string(integer_of(client, "participations"))};
+      if (is_private()) {
+        row.push_back(format_fixed(number_of(client, "epsilon_spent"), 3));
+        row.push_back(format_fixed(number_of(client, "epsilon_budget"), 1));
+      }
+      row.push_back(format_bytes(number_of(client, "bytes_down") / rounds));
+      row.push_back(format_bytes(number_of(client, "bytes_up") / rounds));
+      sites.add_row(row);
     }
-    std::cout << sites.to_string("  ") << "\n"
-              << "  unit of privacy: one record, added or removed; delta " << number_of(first, "delta")
-              << "; each ledger is on its own site:\n"
-              << "    trib privacy report " << site_directory(0).string() << "\n"
-              << (fs::exists(root_ / "adapter" / "adapter_config.json") ? "  adapter for Hugging Face PEFT: "
+    std::cout << sites.to_string("  ") << "\n";
+    if (is_private())
+      std::cout << "  unit of privacy: one record, added or removed; delta " << number_of(first, "delta")
+                << "; each ledger is on its own site:\n"
+                << "    trib privacy report " << site_directory(0).string() << "\n";
+    std::cout << (fs::exists(root_ / "adapter" / "adapter_config.json") ? "  adapter for Hugging Face PEFT: "
                                                                         : "  model: ")
               << (root_ / "adapter").string() << "\n"
               << "  logs: " << root_.string() << "/*.log; all daemons are stopped\n"

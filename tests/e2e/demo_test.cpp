@@ -57,6 +57,33 @@ TEST(DemoTest, TrainsBothJobsExportsAnAdapterAndLeavesNothingRunning) {
   EXPECT_THAT(processes_of(directory), IsEmpty());
 }
 
+// Once it waited for ever: the sites that it had made refused a job without privacy.
+TEST(DemoTest, TrainsAJobWithoutPrivacyOnce) {
+  const fs::path directory = fs::path(testing::TempDir()) / "tributary-demo-open";
+  fs::remove_all(directory);
+  constexpr std::int64_t width = 512, classes = 150;
+  const auto output =
+      cli::run_program({fs::path(TRIBUTARY_BINARY_DIR) / "bin" / "trib", "demo", "--json", "--dir", directory, "--job",
+                        source / "experiments" / "analytic_cil" / "quick.toml", "--models", source / "base", "--set",
+                        "job.rounds=2", "--set", "protocol.phases=1", "--set", "buffer.width=" + std::to_string(width),
+                        "--set", "evaluation.limit=100"});
+  ASSERT_TRUE(output) << output.error().message;
+  const json::object report = json::parse(*output).as_object();
+  ASSERT_EQ(report.at("jobs").as_array().size(), 1U);
+  const json::object& job = report.at("jobs").at(0).as_object();
+  EXPECT_EQ(job.at("state").as_string(), "finished");
+  EXPECT_EQ(job.at("privacy").as_string(), "not private: the job has privacy.enabled = false");
+  // Contributions travel packed: fewer bytes a round than their tensors have.
+  constexpr double tensor_bytes = 8.0 * (width * (width + 1) / 2 + width * classes + classes);
+  for (const auto& site : job.at("clients").as_array()) {
+    EXPECT_EQ(site.at("participations").as_int64(), 2);
+    EXPECT_LT(site.at("bytes_up").to_number<double>() / 2.0, 0.95 * tensor_bytes);
+    EXPECT_GT(site.at("bytes_up").to_number<double>() / 2.0, 0.3 * tensor_bytes);
+  }
+  EXPECT_TRUE(fs::exists(directory / "adapter" / "model.safetensors"));
+  EXPECT_THAT(processes_of(directory), IsEmpty());
+}
+
 TEST(DemoTest, ADirectoryThatItDidNotMakeIsLeftAlone) {
   const fs::path directory = fs::path(testing::TempDir()) / "tributary-demo-not-ours";
   fs::remove_all(directory);
