@@ -146,29 +146,46 @@ bytes_per_contribution() {
     END { printf "%.1f", bytes / sites }'
 }
 
-bench_wire() {
-  heading "wire: TLS bytes a site and round beside the tensors' own, 3 daemons on the loopback: bytes"
-  local job=experiments/fedsvd/quick.toml direction wire tensors all_wire=0 all_tensors=0
-  local settings=(--set job.rounds=4 --set job.evaluate_every=4 --set training.local_steps=1 --set evaluation.limit=20
-    --set selection.minimum_clients=3 --set selection.expected_clients=3
-    --set "evaluation.file=$source_directory/datasets/clinc150/test.tsv")
-  if [[ ! -x $build/bin/trib-server || ! -x $build/bin/trib-client ]]; then
-    skip "trib-server and trib-client are not in $build/bin"
-    return
-  fi
-  "$build/bin/trib" demo --job "$job" --private-only --json --dir "$scratch/demo" "${settings[@]}" >"$scratch/demo.json" 2>"$scratch/demo.log" ||
+# compare_wire JOB SETTINGS…: what travels over TLS between daemons, beside the tensors of a simulation of the same job,
+# where nothing travels.
+compare_wire() {
+  local job=$1 direction wire tensors all_wire=0 all_tensors=0
+  shift
+  "$build/bin/trib" demo --job "$job" --private-only --json --dir "$scratch/demo" "$@" >"$scratch/demo.json" 2>"$scratch/demo.log" ||
     { tail -3 "$scratch/demo.log" >&2; return 1; }
-  # A simulation of the same job counts the tensors alone: nothing travels.
-  "$build/bin/trib" simulate "$job" --clients 3 --json "${settings[@]}" >"$scratch/tensors.json" 2>/dev/null
+  "$build/bin/trib" simulate "$job" --clients 3 --json "$@" >"$scratch/tensors.json" 2>/dev/null
   printf '  %-5s %12s %12s %8s\n' "" "on the wire" "tensors" "ratio"
   for direction in down up; do
     wire=$(bytes_per_contribution "$direction" <"$scratch/demo.json")
     tensors=$(bytes_per_contribution "$direction" <"$scratch/tensors.json")
     all_wire=$(awk -v a="$all_wire" -v b="$wire" 'BEGIN { print a + b }')
     all_tensors=$(awk -v a="$all_tensors" -v b="$tensors" 'BEGIN { print a + b }')
-    printf '  %-5s %12.0f %12.0f %8s\n' "$direction" "$wire" "$tensors" "$(ratio "$wire" "$tensors")"
+    printf '  %-5s %12.0f %12.0f %8s\n' "$direction" "$wire" "$tensors" \
+      "$([[ $tensors == 0* ]] && echo - || ratio "$wire" "$tensors")"
   done
   printf '  %-5s %12.0f %12.0f %8s\n' both "$all_wire" "$all_tensors" "$(ratio "$all_wire" "$all_tensors")"
+}
+
+bench_wire() {
+  heading "wire: TLS bytes a site and round beside the tensors' own, 3 daemons on the loopback: bytes"
+  if [[ ! -x $build/bin/trib-server || ! -x $build/bin/trib-client ]]; then
+    skip "trib-server and trib-client are not in $build/bin"
+    return
+  fi
+  local common=(--set selection.minimum_clients=3 --set selection.expected_clients=3
+    --set "evaluation.file=$source_directory/datasets/clinc150/test.tsv")
+  echo "  LoRA, private (experiments/fedsvd/quick.toml)"
+  compare_wire experiments/fedsvd/quick.toml "${common[@]}" --set job.rounds=4 --set job.evaluate_every=4 \
+    --set training.local_steps=1 --set evaluation.limit=20
+  local width=5000 triangle
+  triangle=$((8 * width * (width + 1) / 2))
+  echo "  sums of the closed form, buffer $width, 150 classes (experiments/analytic_cil/quick.toml); XᵀX's triangle: $triangle"
+  compare_wire experiments/analytic_cil/quick.toml "${common[@]}" --set job.rounds=2 --set protocol.phases=1 \
+    --set buffer.width=$width --set evaluation.limit=100
+  echo "  the same, private"
+  compare_wire experiments/analytic_cil/quick.toml "${common[@]}" --set job.rounds=1 --set protocol.phases=1 \
+    --set protocol.steps_per_phase=1 --set buffer.width=$width --set evaluation.limit=100 --set privacy.enabled=true \
+    --set privacy.epsilon=8
 }
 
 bench_features() {
