@@ -56,7 +56,7 @@ run() {
     report=$out/$name-$seed.json
     [[ -s $report ]] && continue
     echo "$name, seed $seed" >&2
-    (cd "$root" && "$trib" simulate "$here/$job.toml" --clients "$sites" --threads "$threads" --json \
+    (cd "$root" && "$trib" simulate "$job" --clients "$sites" --threads "$threads" --json \
       --set "job.seed=$seed" --set simulate.min_records=1 --set "simulate.dirichlet_alpha=$alpha" \
       "$@") >"$report.part" 2>"$report.log" || { cat "$report.log" >&2; exit 1; }
     rm -f "$report.log"
@@ -68,22 +68,24 @@ run() {
 use() {
   set_arguments=() margin=2 weight=4 phases=5  # few records a class: noise counts most in the class sums
   case $1 in
-    clinc150) job=quick probe=probe center=../../datasets/clinc150/valid.tsv ;;
-    clinc150-10) job=quick probe=probe center=../../datasets/clinc150/valid.tsv phases=10 ;;
+    clinc150) job=$here/quick.toml probe=$here/probe.toml center=../../datasets/clinc150/valid.tsv ;;
+    clinc150-10) job=$here/quick.toml probe=$here/probe.toml center=../../datasets/clinc150/valid.tsv phases=10 ;;
     domains)
-      job=quick probe=probe center=../../datasets/clinc150/valid.tsv margin=1 weight=2
+      job=$here/quick.toml probe=$here/probe.toml center=../../datasets/clinc150/valid.tsv margin=1 weight=2
       set_arguments=(--set data.label_column=label --set 'model.labels=["auto_and_commute", "banking", "credit_cards",
         "home", "kitchen_and_dining", "meta", "small_talk", "travel", "utility", "work"]') ;;
     banking77)
-      job=banking77 probe=banking77 center=$data/banking77/test.csv
+      job=$here/banking77.toml probe=$out/banking77-probe.toml center=$data/banking77/test.csv
       set_arguments=(--set "simulate.train=$data/banking77/train.csv" --set "evaluation.file=$data/banking77/test.csv")
       needs "$data/banking77/train.csv" "$data/banking77/test.csv" ;;
     cifar10)
-      job=cifar10 probe=cifar10 center=$data/cifar10/test margin=1 weight=2
+      job=$here/cifar10.toml probe=$out/cifar10-probe.toml center=$data/cifar10/test margin=1 weight=2
       set_arguments=(--set "simulate.train=$data/cifar10/train" --set "evaluation.file=$data/cifar10/test")
       needs "$data/cifar10/train" "$data/cifar10/test" ;;
     *) echo "no set $1; see $0 --help" >&2; exit 2 ;;
   esac
+  # A probe has no ridge regression, and its file no such section.
+  [[ $probe == "$here"/* ]] || sed '/^\[ridge\]/,/^$/d' "$job" >"$probe"
   # Two rounds a phase; under privacy one, since each costs.
   exact=("${set_arguments[@]}" --set privacy.enabled=false --set "job.rounds=$((2 * phases))" --set "protocol.phases=$phases")
   bounded=("${set_arguments[@]}" --set selection.minimum_clients=1 --set "job.rounds=$phases" --set "protocol.phases=$phases"
@@ -116,17 +118,17 @@ run_options() {
   local width plain=(--set buffer.width=0 --set "ridge.noise_margin=$margin")
   at_epsilon 8
   if [[ $1 == banking77 ]]; then  # a centre of other people's texts
-    run banking77-options-other banking77 6 0.1 "${bounded[@]}" "${centered[@]}" "${private[@]}" \
+    run banking77-options-other "$job" 6 0.1 "${bounded[@]}" "${centered[@]}" "${private[@]}" \
       --set features.center_file=../../datasets/clinc150/valid.tsv
   fi
   [[ $1 == clinc150 ]] || return 0
-  run clinc150-options-layer quick 6 0.1 "${bounded[@]}" "${private[@]}" --set buffer.width=256
-  run clinc150-options-plain quick 6 0.1 "${bounded[@]}" "${private[@]}" "${plain[@]}"
-  run clinc150-options-center quick 6 0.1 "${bounded[@]}" "${private[@]}" "${plain[@]}" --set "features.center_file=$center"
-  run clinc150-options-weight quick 6 0.1 "${bounded[@]}" "${private[@]}" "${plain[@]}" --set ridge.class_sums_weight=4.0
-  run clinc150-options-round quick 6 0.1 "${bounded[@]}" "${private[@]}" "${centered[@]}" --set job.rounds=1 --set protocol.phases=1
+  run clinc150-options-layer "$job" 6 0.1 "${bounded[@]}" "${private[@]}" --set buffer.width=256
+  run clinc150-options-plain "$job" 6 0.1 "${bounded[@]}" "${private[@]}" "${plain[@]}"
+  run clinc150-options-center "$job" 6 0.1 "${bounded[@]}" "${private[@]}" "${plain[@]}" --set "features.center_file=$center"
+  run clinc150-options-weight "$job" 6 0.1 "${bounded[@]}" "${private[@]}" "${plain[@]}" --set ridge.class_sums_weight=4.0
+  run clinc150-options-round "$job" 6 0.1 "${bounded[@]}" "${private[@]}" "${centered[@]}" --set job.rounds=1 --set protocol.phases=1
   for width in 64 128 256 512 1000; do
-    run "clinc150-options-$width" quick 6 0.1 "${bounded[@]}" "${private[@]}" "${centered[@]}" --set "buffer.width=$width"
+    run "clinc150-options-$width" "$job" 6 0.1 "${bounded[@]}" "${private[@]}" "${centered[@]}" --set "buffer.width=$width"
   done
 }
 # In a phase a site of an exact run sends two triangles of 1,000 and its class sums, float64: 10.4 MB for 150 classes and

@@ -1,12 +1,10 @@
 #include "tasks/analytic_cil/client_half.h"
 
-#include <spdlog/fmt/fmt.h>
-
 #include <algorithm>
 #include <utility>
 
-#include "tasks/analytic_cil/center.h"
 #include "tasks/analytic_cil/statistics.h"
+#include "tasks/class_stream/center.h"
 #include "tasks/halves.h"
 
 namespace trib::tasks::analytic_cil {
@@ -29,13 +27,13 @@ class ClientHalf final : public ClientTask {
   }
 
   Status set_constants(const TensorMap& constants) override {
-    return take_center(*stream_, config_, constants, buffer_);
+    return class_stream::take_center(*stream_, config_, constants, buffer_);
   }
 
   Result<privacy::Contribution> train(const TensorMap& broadcast, const RoundPlan& plan,
                                       privacy::PrivacySession& privacy, Progress& progress) override {
     TRIB_TRY(broadcast.check_schema(TensorSchema()));
-    TRIB_TRY(check_center(config_, buffer_));
+    TRIB_TRY(class_stream::check_center(config_, buffer_));
     if (progress.cancelled()) return Error{Errc::cancelled, "the round was cancelled"};
     progress.fraction("summing", 0.0);
     TRIB_ASSIGN(TensorMap statistics,
@@ -62,21 +60,11 @@ Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteCo
   SiteContext context = site;
   if (!context.shared) context.shared = std::make_shared<SharedResources>();
   TRIB_ASSIGN(const privacy::Mechanism mechanism, round_mechanism(job, site.declared_records));
-  TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, open_site_items(config, context));
+  TRIB_ASSIGN(const std::shared_ptr<class_stream::ItemFeatures> items, class_stream::open_site_items(config, context));
   auto stream = site.devices.front()->make_stream();
-  TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config, items->width(), *context.shared));
-  if (config.features_sha256) {
-    const Sha256 own = buffer.identity(*stream, items->identity());
-    if (own != *config.features_sha256) {
-      return Error{
-          Errc::unsupported,
-          fmt::format("this site's features are not the aggregator's: it has {} (SHA-256 {}), and the job names "
-                      "{}. Sums of different features have no meaning; install the same backbone and the same "
-                      "version as the aggregator",
-                      items->identity(), to_hex(own), to_hex(*config.features_sha256))};
-    }
-  }
-  TRIB_ASSIGN(std::vector<Record> records, read_records(site.data_file, config, *items));
+  TRIB_ASSIGN(Buffer buffer, class_stream::shared_buffer(*stream, config, items->width(), *context.shared));
+  TRIB_TRY(class_stream::check_features(*stream, config, *items, buffer));
+  TRIB_ASSIGN(std::vector<Record> records, class_stream::read_records(site.data_file, config, *items));
   return std::unique_ptr<ClientTask>(std::make_unique<ClientHalf>(
       job, std::move(config), std::move(context), mechanism, std::move(stream), std::move(buffer), std::move(records)));
 }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "tasks/halves.h"
 
@@ -12,47 +11,14 @@ namespace trib::tasks::analytic_cil {
 namespace {
 
 constexpr std::string_view selections[] = {"fixed", "gcv", "validation"};  // in the order of GammaSelection
-constexpr std::string_view formats[] = {"auto", "tsv", "csv", "jsonl"};
 
-// The enumerator whose name stands at the same place in `names`.
-template <typename Enum, std::size_t n>
-Enum choose(ConfigReader& config, std::string_view key, const std::string_view (&names)[n], Enum fallback) {
-  const std::string_view fallback_name = names[static_cast<std::size_t>(fallback)];
-  const std::string chosen = config.choice(key, names, std::string(fallback_name));
-  return static_cast<Enum>(std::ranges::find(names, chosen) - std::begin(names));
-}
+}  // namespace
 
-std::optional<Sha256> read_hash(ConfigReader& config, std::string_view key) {
-  const std::string hash = config.text(key, "");
-  if (hash.empty()) return std::nullopt;
-  if (const Result<Sha256> parsed = sha256_from_hex(hash)) return *parsed;
-  config.fail(key, "must be a SHA-256 as 64 hexadecimal digits, or \"\"");
-  return std::nullopt;
-}
-
-void read_model(ConfigReader& config, Config& result) {
-  result.vector_width = config.integer("features.vector_width", {.minimum = 0, .maximum = 65'536}, 0);
-  if (result.vector_width == 0) result.features = features::read_features_config(config);
-  result.features_sha256 = read_hash(config, "features.sha256");
-  result.center_file = config.text("features.center_file", "");
-  result.center_sha256 = read_hash(config, "features.center_sha256");
-  result.labels = config.texts("model.labels");
-  if (!config.has("model.labels")) return;
-  if (result.labels.size() < 2) config.fail("model.labels", "must list at least two labels");
-  if (std::set(result.labels.begin(), result.labels.end()).size() != result.labels.size()) {
-    config.fail("model.labels", "must not list a label twice");
-  }
-  if (std::ranges::any_of(result.labels, &std::string::empty)) {
-    config.fail("model.labels", "must not hold an empty label");
-  }
-}
-
-void read_ridge(ConfigReader& config, Config& result) {
-  result.buffer_width = config.integer("buffer.width", {.minimum = 0, .maximum = 32'768}, result.buffer_width);
-  result.buffer_seed = static_cast<std::uint64_t>(
-      config.integer("buffer.seed", {.minimum = 0}, static_cast<std::int64_t>(result.buffer_seed)));
-
-  result.selection = choose(config, "ridge.selection", selections, result.selection);
+Config read_config(const JobSpec& job, ConfigReader& config) {
+  Config result;
+  static_cast<class_stream::Config&>(result) = class_stream::read_config(job, config);
+  const std::string selection = config.choice("ridge.selection", selections, std::string(selections[0]));
+  result.selection = static_cast<GammaSelection>(std::ranges::find(selections, selection) - std::begin(selections));
   result.gamma = config.number("ridge.gamma", {.minimum = 0.0, .maximum = 1e12}, result.gamma);
   result.gamma_minimum = config.number(
       "ridge.gamma_minimum", {.minimum = 0.0, .maximum = 1e12, .exclude_minimum = true}, result.gamma_minimum);
@@ -65,72 +31,9 @@ void read_ridge(ConfigReader& config, Config& result) {
   result.class_sums_weight =
       config.number("ridge.class_sums_weight", {.minimum = 0.0, .maximum = 1000.0, .exclude_minimum = true},
                     result.class_sums_weight);
-}
-
-void read_protocol(const JobSpec& job, ConfigReader& config, Config& result) {
-  result.phases = config.integer("protocol.phases", {.minimum = 1, .maximum = 1'000'000}, job.rounds);
-  result.steps_per_phase = config.integer("protocol.steps_per_phase", {.minimum = 1, .maximum = 1'000'000}, 1);
-  if (result.step_count() > job.rounds) {
-    config.fail(
-        "protocol.phases",
-        fmt::format("{} phases of {} rounds need job.rounds = {} at least, and it is {}: the records of the last "
-                    "would never be asked for",
-                    result.phases, result.steps_per_phase, result.step_count(), job.rounds));
-  }
-  result.stream.tasks = result.phases;
-  result.stream.disjoint_percent =
-      config.integer("protocol.disjoint_percent", {.minimum = 0, .maximum = 100}, result.stream.disjoint_percent);
-  result.stream.blurry_percent =
-      config.integer("protocol.blurry_percent", {.minimum = 0, .maximum = 100}, result.stream.blurry_percent);
-  // 0: of a class that no phase has, which is never predicted.
-  result.label_phases =
-      config.integers("protocol.label_phases", {.minimum = 0, .maximum = result.phases}, std::vector<std::int64_t>{});
-  if (!result.label_phases.empty() && result.label_phases.size() != result.labels.size()) {
-    config.fail("protocol.label_phases", fmt::format("must have one phase for each of the {} labels, and has {}",
-                                                     result.labels.size(), result.label_phases.size()));
-  }
-}
-
-void read_data(ConfigReader& config, Config& result) {
-  result.format = config.choice("data.format", formats, result.format);
-  result.item_column = config.text("data.text_column", result.item_column);
-  result.label_column = config.text("data.label_column", result.label_column);
-  result.phase_column = config.text("data.phase_column", result.phase_column);
-  const std::set<std::string> columns{result.item_column, result.label_column, result.phase_column};
-  if (columns.size() != 3) {
-    config.fail("data.phase_column",
-                "must be another column than data.text_column and data.label_column, and these two "
-                "must differ");
-  }
-
-  result.evaluation_file = config.text("evaluation.file", "");
-  result.evaluation_limit =
-      config.integer("evaluation.limit", {.minimum = 0, .maximum = 1'000'000'000}, result.evaluation_limit);
   result.validation_file = config.text("evaluation.validation_file", "");
   if (result.selection == GammaSelection::validation && result.validation_file.empty()) {
     config.fail("ridge.selection", "\"validation\" needs a public set to choose by: set evaluation.validation_file");
-  }
-
-  result.simulated_file = config.text("simulate.train", "");
-  result.dirichlet_alpha = config.number(
-      "simulate.dirichlet_alpha", {.minimum = 0.0, .maximum = 1e6, .exclude_minimum = true}, result.dirichlet_alpha);
-  result.minimum_records =
-      config.integer("simulate.min_records", {.minimum = 1, .maximum = 1'000'000'000}, result.minimum_records);
-}
-
-}  // namespace
-
-Config read_config(const JobSpec& job, ConfigReader& config) {
-  Config result;
-  result.buffer_seed = job.seed;
-  read_model(config, result);
-  read_ridge(config, result);
-  read_protocol(job, config, result);
-  read_data(config, result);
-  if (job.site_evaluation.enabled) {
-    config.fail("site_evaluation.enabled",
-                "must be false: this task evaluates on the aggregator's public test set alone, since no model goes to "
-                "the sites");
   }
   if (job.privacy.enabled && result.selection == GammaSelection::fixed && result.gamma == 0.0 &&
       result.noise_margin == 0.0) {
@@ -139,18 +42,6 @@ Config read_config(const JobSpec& job, ConfigReader& config) {
                 "eigenvalues negative");
   }
   return result;
-}
-
-std::vector<bool> Config::exposed_classes(std::span<const double> counts, std::int64_t round) const {
-  std::vector<bool> exposed(labels.size(), true);
-  for (std::size_t c = 0; c < exposed.size(); ++c) {
-    if (!counts.empty()) {
-      exposed[c] = counts[c] > 0.5;
-    } else if (!label_phases.empty()) {
-      exposed[c] = label_phases[c] >= 1 && label_phases[c] <= phase_of(round);
-    }
-  }
-  return exposed;
 }
 
 Result<Config> config_of(const JobSpec& job) {

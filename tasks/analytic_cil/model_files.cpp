@@ -12,8 +12,10 @@
 #include "common/files.h"
 #include "common/safetensors.h"
 #include "models/json_file.h"
-#include "tasks/analytic_cil/center.h"
-#include "tasks/analytic_cil/classifier.h"
+#include "tasks/class_stream/buffer.h"
+#include "tasks/class_stream/center.h"
+#include "tasks/class_stream/classifier.h"
+#include "tasks/class_stream/records.h"
 
 namespace trib::tasks::analytic_cil {
 namespace {
@@ -91,7 +93,7 @@ Status write_model(const Path& directory, const ModelFiles& model) {
                       {"labels", std::move(labels)}};
   TensorMap tensors;
   tensors["weights"] = exposed_rows(model);
-  if (model.center) tensors[center_name] = *model.center;
+  if (model.center) tensors[class_stream::center_name] = *model.center;
   TRIB_TRY(make_directories(directory));
   TRIB_TRY(write_safetensors(directory / tensors_name, tensors));
   return write_file_durably(directory / config_name, json::serialize(config) + "\n");
@@ -145,13 +147,13 @@ Result<ModelFiles> read_model(const Path& directory) {
   const std::int64_t width = model.config.buffer_width > 0 ? model.config.buffer_width : model.input_width;
   std::vector<TensorSpec> specs{
       {"weights", DType::f64, {static_cast<std::int64_t>(model.config.labels.size()), width}}};
-  const bool is_centered = file.tensors.contains(center_name);
-  if (is_centered) specs.push_back({center_name, DType::f32, {width}});
+  const bool is_centered = file.tensors.contains(class_stream::center_name);
+  if (is_centered) specs.push_back({class_stream::center_name, DType::f32, {width}});
   if (const Status fits = file.tensors.check_schema(TensorSchema(std::move(specs))); !fits) {
     return models::corrupt_file(directory / tensors_name, fits.error().message);
   }
   model.weights = file.tensors.at("weights");
-  if (is_centered) model.center = file.tensors.at(center_name);
+  if (is_centered) model.center = file.tensors.at(class_stream::center_name);
   model.exposed.assign(model.config.labels.size(), true);
   return model;
 }
@@ -163,7 +165,7 @@ Result<Predictions> predict(const PredictRequest& request, Progress& progress) {
         "which model? --adapter DIRECTORY, as `trib model export` wrote it: a backbone alone predicts nothing"};
   }
   TRIB_ASSIGN(ModelFiles model, read_model(request.adapter));
-  Config& config = model.config;
+  class_stream::Config& config = model.config;
   config.item_column = request.text_column;
   config.label_column = request.label_column;
   config.format = request.format;
@@ -171,13 +173,14 @@ Result<Predictions> predict(const PredictRequest& request, Progress& progress) {
   const Path directory = base.filename().empty() ? base.parent_path() : base;
   config.features.backbone.base = directory.filename();
   const auto shared = std::make_shared<SharedResources>();
-  TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, open_items(config, {.device = request.device,
-                                                                             .data_directory = directory.parent_path(),
-                                                                             .model_directories = {},
-                                                                             .cache_directory = {},
-                                                                             .shared = shared}));
+  TRIB_ASSIGN(const std::shared_ptr<class_stream::ItemFeatures> items,
+              class_stream::open_items(config, {.device = request.device,
+                                                .data_directory = directory.parent_path(),
+                                                .model_directories = {},
+                                                .cache_directory = {},
+                                                .shared = shared}));
   const auto stream = request.device->make_stream();
-  TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config, items->width(), *shared));
+  TRIB_ASSIGN(class_stream::Buffer buffer, class_stream::shared_buffer(*stream, config, items->width(), *shared));
   if (config.features_sha256 && buffer.identity(*stream, items->identity()) != *config.features_sha256) {
     return Error{Errc::invalid_argument,
                  fmt::format("{} was trained on features of {}, and {} gives {}: name the backbone of its config.json",
@@ -186,19 +189,19 @@ Result<Predictions> predict(const PredictRequest& request, Progress& progress) {
 
   if (model.center) buffer.set_center(*stream, *model.center);
 
-  TRIB_ASSIGN(const data::TextTable table, read_table(request.data, config, false));
+  TRIB_ASSIGN(const data::TextTable table, class_stream::read_table(request.data, config, false));
   TRIB_ASSIGN(const HostTensor inputs, items->extract(table, &progress));
   kernels::Tensor features = buffer.apply(*stream, kernels::Tensor::from_host(*stream, inputs));
-  if (model.clip_norm > 0.0) features = clip_rows(*stream, features, model.clip_norm, model.clipping);
+  if (model.clip_norm > 0.0) features = class_stream::clip_rows(*stream, features, model.clip_norm, model.clipping);
 
   Predictions predictions;
-  predictions.logits = compute_scores(*stream, features, model.weights);
-  predictions.predicted = predict_exposed(predictions.logits, model.exposed);
+  predictions.logits = class_stream::compute_scores(*stream, features, model.weights);
+  predictions.predicted = class_stream::predict_exposed(predictions.logits, model.exposed);
   predictions.labels = config.labels;
   if (!request.label_column.empty()) {
-    TRIB_ASSIGN(predictions.expected, labels_of(table, config));
+    TRIB_ASSIGN(predictions.expected, class_stream::labels_of(table, config));
     predictions.metrics["accuracy"] =
-        judge_predictions(predictions.predicted, predictions.expected, model.exposed).accuracy;
+        class_stream::judge_predictions(predictions.predicted, predictions.expected, model.exposed).accuracy;
   }
   return predictions;
 }

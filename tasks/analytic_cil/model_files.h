@@ -10,14 +10,14 @@
 #include "common/result.h"
 #include "common/tensor_map.h"
 #include "privacy/mechanism.h"
-#include "tasks/analytic_cil/config.h"
+#include "tasks/class_stream/config.h"
 #include "tasks/task.h"
 
 namespace trib::tasks::analytic_cil {
 
 struct ModelFiles {
-  Config config;      // its [features], [model] and [buffer]
-  std::string items;  // ItemFeatures::identity()
+  class_stream::Config config;  // its [features], [model] and [buffer]
+  std::string items;            // ItemFeatures::identity()
   std::int64_t input_width = 0;
   double clip_norm = 0.0;  // of the features; 0: as they are
   privacy::Clipping clipping = privacy::Clipping::flat;

@@ -1,7 +1,6 @@
 #include "tasks/analytic_cil/server_half.h"
 
 #include <spdlog/fmt/fmt.h>
-#include <spdlog/fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -10,15 +9,20 @@
 #include <utility>
 
 #include "kernels/ridge.h"
-#include "tasks/analytic_cil/center.h"
-#include "tasks/analytic_cil/classifier.h"
-#include "tasks/analytic_cil/history.h"
 #include "tasks/analytic_cil/model_files.h"
-#include "tasks/analytic_cil/simulate.h"
 #include "tasks/analytic_cil/statistics.h"
+#include "tasks/class_stream/center.h"
+#include "tasks/class_stream/classifier.h"
+#include "tasks/class_stream/history.h"
+#include "tasks/class_stream/pin.h"
 
 namespace trib::tasks::analytic_cil {
 namespace {
+
+using class_stream::ItemFeatures;
+using class_stream::Judgement;
+using class_stream::LabelledFeatures;
+using class_stream::PublicSet;
 
 constexpr double noise_probability = 1e-6;  // that the noise of a round's sums has a larger norm than gamma's bound
 
@@ -65,7 +69,7 @@ class ServerHalf final : public ServerTask {
     state["rank"] = integer(0);
     state["round"] = integer(0);
     state["contributions"] = integer(0);
-    begin_history(state, classes);
+    class_stream::begin_history(state, classes);
     return state;
   }
 
@@ -105,21 +109,22 @@ class ServerHalf final : public ServerTask {
       for (const double count : state.at(counts_name).as<double>()) records += count;
       metrics["records"] = records;
     }
-    metrics.merge(history_metrics(state, config_.labels));
+    metrics.merge(class_stream::history_metrics(state, config_.labels));
     return evaluation;
   }
 
   Status export_model(const TensorMap& state, bool, const std::filesystem::path& directory) override {
-    return write_model(directory, {.config = config_,
-                                   .items = items_->identity(),
-                                   .input_width = items_->width(),
-                                   .clip_norm = clip_norm_,
-                                   .clipping = clipping_,
-                                   .center = constants_.empty() ? std::optional<HostTensor>()
-                                                                : std::optional(constants_.at(center_name)),
-                                   .weights = state.at("weights"),
-                                   .exposed = exposed_classes(state),
-                                   .gamma = state.at("gamma").as<double>()[0]});
+    return write_model(directory,
+                       {.config = config_,
+                        .items = items_->identity(),
+                        .input_width = items_->width(),
+                        .clip_norm = clip_norm_,
+                        .clipping = clipping_,
+                        .center = constants_.empty() ? std::optional<HostTensor>()
+                                                     : std::optional(constants_.at(class_stream::center_name)),
+                        .weights = state.at("weights"),
+                        .exposed = exposed_classes(state),
+                        .gamma = state.at("gamma").as<double>()[0]});
   }
 
  private:
@@ -216,7 +221,7 @@ class ServerHalf final : public ServerTask {
     if (!test_set_) return {};
     TRIB_TRY(test_set_->prepare(*stream_, *items_, buffer_, clip_norm_, clipping_));
     const Judgement judged = test_set_->judge(*stream_, state.at("weights"), exposed);
-    add_to_history(state, judged, arrived, config_.ends_phase(round));
+    class_stream::add_to_history(state, judged, arrived, config_.ends_phase(round));
     return {};
   }
 
@@ -238,10 +243,10 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
   TRIB_ASSIGN(Config config, config_of(job));
   AggregatorContext own = context;
   if (!own.shared) own.shared = std::make_shared<SharedResources>();
-  TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, open_aggregator_items(config, own));
+  TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, class_stream::open_aggregator_items(config, own));
   auto stream = context.device->make_stream();
-  TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config, items->width(), *own.shared));
-  TRIB_ASSIGN(TensorMap constants, open_center(*stream, config, context.data_directory, *items, buffer));
+  TRIB_ASSIGN(Buffer buffer, class_stream::shared_buffer(*stream, config, items->width(), *own.shared));
+  TRIB_ASSIGN(TensorMap constants, class_stream::open_center(*stream, config, context.data_directory, *items, buffer));
   double noise_stddev = 0.0;
   if (job.privacy.enabled) {
     // The rate is 1 whatever a site declares, and so the noise is the same at all of them.
@@ -250,11 +255,12 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
   }
   std::optional<PublicSet> test_set, validation_set;
   if (!config.evaluation_file.empty()) {
-    TRIB_ASSIGN(test_set,
-                read_public_set(context.data_directory / config.evaluation_file, config, config.evaluation_limit));
+    TRIB_ASSIGN(test_set, class_stream::read_public_set(context.data_directory / config.evaluation_file, config,
+                                                        config.evaluation_limit));
   }
   if (config.selection == GammaSelection::validation) {
-    TRIB_ASSIGN(validation_set, read_public_set(context.data_directory / config.validation_file, config, 0));
+    TRIB_ASSIGN(validation_set,
+                class_stream::read_public_set(context.data_directory / config.validation_file, config, 0));
   }
   auto server = std::make_unique<ServerHalf>(job, std::move(config), items, std::move(stream), std::move(buffer),
                                              std::move(constants), noise_stddev);
@@ -265,37 +271,8 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
 
 Result<std::vector<std::string>> pin_to_aggregator(const JobSpec& job, const AggregatorContext& context) {
   TRIB_ASSIGN(const Config config, config_of(job));
-  return pin_stream(job, config, context);
-}
-
-Result<std::vector<std::string>> pin_stream(const JobSpec& job, const Config& config,
-                                            const AggregatorContext& context) {
-  for (const auto& [key, file] : {std::pair{"evaluation.file", config.evaluation_file},
-                                  std::pair{"evaluation.validation_file", config.validation_file},
-                                  std::pair{"features.center_file", config.center_file}}) {
-    if (file.empty() || std::filesystem::exists(context.data_directory / file)) continue;
-    return Error{Errc::not_found,
-                 fmt::format("{} = \"{}\": there is no such file in the aggregator's data directory {} (tasks.data in "
-                             "server.toml): copy the public set there, name another, or leave it out",
-                             key, file, context.data_directory.string())};
-  }
-  AggregatorContext own = context;
-  if (!own.shared) own.shared = std::make_shared<SharedResources>();
-  std::vector<std::string> overrides;
-  TRIB_ASSIGN(const std::optional<Sha256> backbone, find_backbone(config, own));
-  if (backbone) overrides.push_back(fmt::format("features.backbone_sha256=\"{}\"", to_hex(*backbone)));
-  TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, open_aggregator_items(config, own));
-  const auto stream = context.device->make_stream();
-  TRIB_ASSIGN(const Buffer buffer, shared_buffer(*stream, config, items->width(), *own.shared));
-  overrides.push_back(fmt::format("features.sha256=\"{}\"", to_hex(buffer.identity(*stream, items->identity()))));
-  TRIB_ASSIGN(const std::optional<HostTensor> center,
-              compute_center(*stream, config, context.data_directory, *items, buffer));
-  if (center) overrides.push_back(fmt::format("features.center_sha256=\"{}\"", to_hex(center_hash(*center))));
-  if (job.privacy.enabled && config.label_phases.empty() && !config.simulated_file.empty()) {
-    TRIB_ASSIGN(const data::ClassSchedule schedule, simulated_schedule(job, config));
-    overrides.push_back(fmt::format("protocol.label_phases=[{}]", fmt::join(schedule.task_of_class, ", ")));
-  }
-  return overrides;
+  TRIB_TRY(class_stream::check_public_file(context, "evaluation.validation_file", config.validation_file));
+  return class_stream::pin_stream(job, config, context);
 }
 
 }  // namespace trib::tasks::analytic_cil

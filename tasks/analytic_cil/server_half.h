@@ -15,10 +15,7 @@ namespace trib::tasks::analytic_cil {
 // (accuracy, records and phase end of each round), "class_accuracy" and "class_best".
 Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const AggregatorContext& context);
 
-// What the aggregator's machine fixes at submission: the backbone's, the features' and the centre's SHA-256 and, for a
-// job with privacy that simulates its stream, from which phase on each label may be predicted.
+// What the aggregator's machine fixes at submission (class_stream/pin.h).
 Result<std::vector<std::string>> pin_to_aggregator(const JobSpec& job, const AggregatorContext& context);
-// The same for a task that has read the job's stream among its own sections.
-Result<std::vector<std::string>> pin_stream(const JobSpec& job, const Config& config, const AggregatorContext& context);
 
 }  // namespace trib::tasks::analytic_cil

@@ -5,15 +5,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/random.h"
-#include "kernels/gemm.h"
 #include "privacy/plan.h"
 
 namespace trib::tasks::analytic_cil {
 namespace {
 
-constexpr std::uint64_t buffer_stream = 0x6275'6666'6572;  // of the seed; "buffer"
-constexpr std::int64_t most_features = 1 << 21;            // of a micro-batch: 8 MiB of float32
+constexpr std::int64_t most_features = 1 << 21;  // of a micro-batch: 8 MiB of float32
 
 using Batch = std::span<const Record* const>;
 
@@ -81,54 +78,6 @@ TensorSchema statistics_schema(std::int64_t width, std::int64_t classes, bool is
   return TensorSchema(std::move(specs));
 }
 
-Buffer::Buffer(kernels::Stream& stream, std::int64_t input_width, std::int64_t width, std::uint64_t seed)
-    : input_width_(input_width) {
-  if (width == 0) return;
-  const RandomKey key = RandomKey::from_seed(seed, buffer_stream);
-  layer_ = std::make_shared<const kernels::RandomFeatures>(stream, key.bytes(), 0, input_width, width);
-  stream.synchronize();  // others use it on streams of their own
-}
-
-void Buffer::set_center(kernels::Stream& stream, const HostTensor& center) {
-  center_ = kernels::Tensor::from_host(stream, HostTensor::from_f32({1, width()}, center.as<float>()));
-}
-
-kernels::Tensor Buffer::apply(kernels::Stream& stream, const kernels::Tensor& inputs) const {
-  if (!layer_ && !has_center()) return inputs;
-  const std::int64_t records = inputs.dim(0);
-  kernels::Tensor features(stream.device(), DType::f32, {records, width()});
-  if (layer_) {
-    layer_->apply(stream, inputs, features);
-  } else {
-    features.copy_from(stream, inputs);
-  }
-  if (has_center()) {
-    const std::vector<float> ones(static_cast<std::size_t>(records), 1.0f);
-    const kernels::Tensor column = kernels::Tensor::from_host(stream, HostTensor::from_f32({1, records}, ones));
-    kernels::matmul_transposed(stream, -1.0f, kernels::MatrixView(column), kernels::MatrixView(center_), true,
-                               kernels::MatrixView(features));
-  }
-  return features;
-}
-
-Sha256 Buffer::identity(kernels::Stream& stream, const std::string& items) const {
-  Sha256Hasher hasher;
-  hasher.update(fmt::format("analytic_cil {}:{} {} {} ", items.size(), items, input_width_, width()));
-  if (layer_) hasher.update(std::as_bytes(layer_->weights().to_host(stream).bytes()));
-  return hasher.finish();
-}
-
-Result<Buffer> shared_buffer(kernels::Stream& stream, const Config& config, std::int64_t input_width,
-                             SharedResources& shared) {
-  const std::string key = fmt::format("analytic_cil/buffer/{}/{}/{}/{}", input_width, config.buffer_width,
-                                      config.buffer_seed, fmt::ptr(&stream.device()));
-  using Made = Result<std::shared_ptr<Buffer>>;
-  TRIB_ASSIGN(const std::shared_ptr<Buffer> buffer, shared.get<Buffer>(key, [&]() -> Made {
-    return std::make_shared<Buffer>(stream, input_width, config.buffer_width, config.buffer_seed);
-  }));
-  return *buffer;
-}
-
 double record_sensitivity(double clip_norm, double class_sums_weight) {
   return clip_norm * std::hypot(clip_norm, class_sums_weight);
 }
@@ -161,27 +110,6 @@ Result<privacy::Mechanism> round_mechanism(const JobSpec& job, std::int64_t decl
                                   privacy::Clipping::flat, job.privacy.noise);
 }
 
-kernels::Tensor clip_rows(kernels::Stream& stream, const kernels::Tensor& features, double clip_norm,
-                          privacy::Clipping rule) {
-  HostTensor rows = features.to_host(stream);
-  const auto width = static_cast<std::size_t>(features.dim(1));
-  const std::span<float> values = rows.as<float>();
-  constexpr double stability = 0.01;
-  for (std::size_t first = 0; first < values.size(); first += width) {
-    const std::span<float> row = values.subspan(first, width);
-    double squared = 0.0;
-    for (const float value : row) squared += static_cast<double>(value) * static_cast<double>(value);
-    const double norm = std::sqrt(squared);
-    double factor = 0.0;  // of features that are not finite: the record is left out, which clipping allows
-    if (std::isfinite(norm)) {
-      factor = rule == privacy::Clipping::automatic ? clip_norm / (norm + stability)
-                                                    : (norm > clip_norm ? clip_norm / norm : 1.0);
-    }
-    for (float& value : row) value = factor == 0.0 ? 0.0f : static_cast<float>(factor * static_cast<double>(value));
-  }
-  return kernels::Tensor::from_host(stream, rows);
-}
-
 Result<TensorMap> release_statistics(kernels::Stream& stream, privacy::PrivacySession& session,
                                      const privacy::RecordStore<Record>& records, const Config& config,
                                      const Buffer& buffer, double clip_norm, privacy::Clipping rule,
@@ -190,7 +118,7 @@ Result<TensorMap> release_statistics(kernels::Stream& stream, privacy::PrivacySe
   privacy::SummandFunctions<Record> functions;
   functions.micro_batch = std::clamp<std::int64_t>(most_features / width, 16, 4096);
   const auto clipped = [&](const kernels::Tensor& features) {
-    return clip_norm > 0.0 ? clip_rows(stream, features, clip_norm, rule) : features;
+    return clip_norm > 0.0 ? class_stream::clip_rows(stream, features, clip_norm, rule) : features;
   };
   functions.per_record = [&](Batch part, kernels::PerSampleGradients& out) {
     const Arrived arrived = gather(stream, part, buffer, first_step, last_step);

@@ -14,10 +14,13 @@
 #include "privacy/mechanism.h"
 #include "privacy/session.h"
 #include "tasks/analytic_cil/config.h"
-#include "tasks/analytic_cil/items.h"
-#include "tasks/analytic_cil/records.h"
+#include "tasks/class_stream/buffer.h"
+#include "tasks/class_stream/records.h"
 
 namespace trib::tasks::analytic_cil {
+
+using class_stream::Buffer;
+using class_stream::Record;
 
 // Names of what travels. With d features and C labels: XᵀX as the packed upper triangle (kernels/ridge.h), YᵀX (C, d)
 // and, in jobs without privacy, the number of records of each label (C). All float64.
@@ -26,32 +29,6 @@ inline constexpr const char* class_sums_name = "class_sums";
 inline constexpr const char* counts_name = "counts";
 
 TensorSchema statistics_schema(std::int64_t width, std::int64_t classes, bool is_private);
-
-// The features that the regression sees: the backbone's, or a layer of random ones over them (kernels::RandomFeatures),
-// less a public centre where the job has one (center.h).
-class Buffer {
- public:
-  // Of `width` random features of `input_width`; without a layer where width is 0. The same seed, the same layer.
-  Buffer(kernels::Stream& stream, std::int64_t input_width, std::int64_t width, std::uint64_t seed);
-  std::int64_t width() const { return layer_ ? layer_->width() : input_width_; }
-  // (n, width) float32 from (n, input_width) float32: the same bits for a record in any batch.
-  kernels::Tensor apply(kernels::Stream& stream, const kernels::Tensor& inputs) const;
-  // From now on taken off every record's features: (width) float32.
-  void set_center(kernels::Stream& stream, const HostTensor& center);
-  bool has_center() const { return center_.defined(); }
-  // What makes two sites' features the same: the backbone, and every bit of the random layer. Not the centre, which all
-  // have from the aggregator.
-  Sha256 identity(kernels::Stream& stream, const std::string& items) const;
-
- private:
-  std::int64_t input_width_;
-  std::shared_ptr<const kernels::RandomFeatures> layer_;  // null: none
-  kernels::Tensor center_;                                // (1, width) float32; undefined: none
-};
-
-// The same object for equal jobs on one device in one process.
-Result<Buffer> shared_buffer(kernels::Stream& stream, const Config& config, std::int64_t input_width,
-                             SharedResources& shared);
 
 // What one record adds under privacy, and why the noise covers it.
 //
@@ -77,9 +54,5 @@ Result<TensorMap> release_statistics(kernels::Stream& stream, privacy::PrivacySe
                                      const privacy::RecordStore<Record>& records, const Config& config,
                                      const Buffer& buffer, double clip_norm, privacy::Clipping rule,
                                      std::int64_t first_step, std::int64_t last_step);
-
-// Scales each row of features (n, d) float32 so that its norm is at most `clip_norm`, by the rule that the job names.
-kernels::Tensor clip_rows(kernels::Stream& stream, const kernels::Tensor& features, double clip_norm,
-                          privacy::Clipping rule);
 
 }  // namespace trib::tasks::analytic_cil

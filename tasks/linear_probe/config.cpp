@@ -6,7 +6,7 @@ namespace trib::tasks::linear_probe {
 
 Config read_config(const JobSpec& job, ConfigReader& config) {
   Config result;
-  result.stream = analytic_cil::read_config(job, config);
+  result.stream = class_stream::read_config(job, config);
   result.batch_size =
       config.integer("training.batch_size", {.minimum = 1, .maximum = 1'000'000'000}, result.batch_size);
   result.local_steps = config.integer("training.local_steps", {.minimum = 1, .maximum = 1'000'000}, result.local_steps);

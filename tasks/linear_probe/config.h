@@ -1,17 +1,17 @@
-// The sections of a job file that the linear probe reads: those of analytic_cil, and [training].
+// The sections of a job file that the linear probe reads: those of a stream of classes, and [training].
 #pragma once
 
 #include <cstdint>
 
 #include "common/config.h"
 #include "common/result.h"
-#include "tasks/analytic_cil/config.h"
+#include "tasks/class_stream/config.h"
 #include "tasks/job.h"
 
 namespace trib::tasks::linear_probe {
 
 struct Config {
-  analytic_cil::Config stream;   // features, labels, phases, data
+  class_stream::Config stream;   // features, labels, phases, data
   std::int64_t batch_size = 64;  // expected records a step, of all that a site declares
   std::int64_t local_steps = 1;  // a round: 1 is federated SGD, more is FedAvg
   double learning_rate = 0.1;    // of plain SGD

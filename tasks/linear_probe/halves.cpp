@@ -7,12 +7,12 @@
 
 #include "kernels/gemm.h"
 #include "kernels/per_sample.h"
-#include "tasks/analytic_cil/center.h"
-#include "tasks/analytic_cil/classifier.h"
-#include "tasks/analytic_cil/history.h"
-#include "tasks/analytic_cil/items.h"
-#include "tasks/analytic_cil/records.h"
-#include "tasks/analytic_cil/statistics.h"
+#include "tasks/class_stream/buffer.h"
+#include "tasks/class_stream/center.h"
+#include "tasks/class_stream/classifier.h"
+#include "tasks/class_stream/history.h"
+#include "tasks/class_stream/items.h"
+#include "tasks/class_stream/records.h"
 #include "tasks/dp_sgd_round.h"
 #include "tasks/halves.h"
 #include "tasks/linear_probe/config.h"
@@ -20,9 +20,9 @@
 namespace trib::tasks::linear_probe {
 namespace {
 
-using analytic_cil::Buffer;
-using analytic_cil::ItemFeatures;
-using analytic_cil::Record;
+using class_stream::Buffer;
+using class_stream::ItemFeatures;
+using class_stream::Record;
 using Batch = std::span<const Record* const>;
 
 constexpr const char* weights_name = "weights";
@@ -60,7 +60,7 @@ class ClientHalf final : public ClientTask {
     return round_charge(job_, site_, plan, mechanism_);
   }
   Status set_constants(const TensorMap& constants) override {
-    return analytic_cil::take_center(*stream_, config_.stream, constants, buffer_);
+    return class_stream::take_center(*stream_, config_.stream, constants, buffer_);
   }
 
   Result<privacy::Contribution> train(const TensorMap& broadcast, const RoundPlan& plan,
@@ -68,7 +68,7 @@ class ClientHalf final : public ClientTask {
     const std::int64_t classes = config_.stream.class_count(), width = buffer_.width();
     TRIB_TRY(broadcast.check_schema(weights_schema(classes, width)));
     TRIB_TRY(broadcast.check_finite());
-    TRIB_TRY(analytic_cil::check_center(config_.stream, buffer_));
+    TRIB_TRY(class_stream::check_center(config_.stream, buffer_));
     const std::vector<kernels::Tensor> parameters{kernels::Tensor::from_host(*stream_, broadcast.at(weights_name))};
     phase_ = config_.stream.phase_of(plan.round);
 
@@ -185,7 +185,7 @@ class ServerHalf final : public ServerTask {
  public:
   ServerHalf(const JobSpec& job, Config config, std::shared_ptr<ItemFeatures> items,
              std::unique_ptr<kernels::Stream> stream, Buffer buffer, TensorMap constants,
-             std::optional<analytic_cil::LabelledFeatures> test_set)
+             std::optional<class_stream::LabelledFeatures> test_set)
       : config_(std::move(config)),
         is_private_(job.privacy.enabled),
         items_(std::move(items)),
@@ -199,7 +199,7 @@ class ServerHalf final : public ServerTask {
     state[weights_name] = HostTensor(DType::f32, {config_.stream.class_count(), buffer_.width()});
     state[seen_name] = HostTensor(DType::f64, {config_.stream.class_count()});
     state["round"] = HostTensor(DType::i64, {1});
-    analytic_cil::begin_history(state, config_.stream.class_count());
+    class_stream::begin_history(state, config_.stream.class_count());
     return state;
   }
 
@@ -224,7 +224,7 @@ class ServerHalf final : public ServerTask {
     std::ranges::copy(std::as_const(next).at(weights_name).as<float>(), wide.as<double>().begin());
     const std::vector<bool> exposed = config_.stream.exposed_classes(
         is_private_ ? std::span<const double>() : std::as_const(next).at(seen_name).as<double>(), round);
-    analytic_cil::add_to_history(next, test_set_->judge(*stream_, wide, exposed), arrived,
+    class_stream::add_to_history(next, test_set_->judge(*stream_, wide, exposed), arrived,
                                  config_.stream.ends_phase(round));
     return next;
   }
@@ -242,7 +242,7 @@ class ServerHalf final : public ServerTask {
     return contribution_schema_of(config_.stream.class_count(), buffer_.width(), is_private_);
   }
   Result<Evaluation> evaluate(const TensorMap& state, Progress&) override {
-    return Evaluation{.metrics = analytic_cil::history_metrics(state, config_.stream.labels)};
+    return Evaluation{.metrics = class_stream::history_metrics(state, config_.stream.labels)};
   }
   Status export_model(const TensorMap&, bool, const std::filesystem::path&) override {
     return Error{Errc::unsupported, "linear_probe is there to be compared with and exports no model: use analytic_cil"};
@@ -254,7 +254,7 @@ class ServerHalf final : public ServerTask {
   std::shared_ptr<ItemFeatures> items_;
   std::unique_ptr<kernels::Stream> stream_;
   Buffer buffer_;
-  std::optional<analytic_cil::LabelledFeatures> test_set_;
+  std::optional<class_stream::LabelledFeatures> test_set_;
   TensorMap constants_;  // analytic_cil/center.h
 };
 
@@ -270,10 +270,11 @@ Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteCo
   SiteContext context = site;
   if (!context.shared) context.shared = std::make_shared<SharedResources>();
   TRIB_ASSIGN(const privacy::Mechanism mechanism, linear_probe::round_mechanism(job, site.declared_records));
-  TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, analytic_cil::open_site_items(config.stream, context));
+  TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, class_stream::open_site_items(config.stream, context));
   auto stream = site.devices.front()->make_stream();
   TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config.stream, items->width(), *context.shared));
-  TRIB_ASSIGN(std::vector<Record> records, analytic_cil::read_records(site.data_file, config.stream, *items));
+  TRIB_TRY(class_stream::check_features(*stream, config.stream, *items, buffer));
+  TRIB_ASSIGN(std::vector<Record> records, class_stream::read_records(site.data_file, config.stream, *items));
   return std::unique_ptr<ClientTask>(std::make_unique<ClientHalf>(
       job, std::move(config), std::move(context), mechanism, std::move(stream), std::move(buffer), std::move(records)));
 }
@@ -282,15 +283,15 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
   TRIB_ASSIGN(Config config, config_of(job));
   AggregatorContext own = context;
   if (!own.shared) own.shared = std::make_shared<SharedResources>();
-  TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, analytic_cil::open_aggregator_items(config.stream, own));
+  TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, class_stream::open_aggregator_items(config.stream, own));
   auto stream = context.device->make_stream();
   TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config.stream, items->width(), *own.shared));
   TRIB_ASSIGN(TensorMap constants,
-              analytic_cil::open_center(*stream, config.stream, context.data_directory, *items, buffer));
-  std::optional<analytic_cil::LabelledFeatures> test_set;
+              class_stream::open_center(*stream, config.stream, context.data_directory, *items, buffer));
+  std::optional<class_stream::LabelledFeatures> test_set;
   if (!config.stream.evaluation_file.empty()) {
-    TRIB_ASSIGN(analytic_cil::PublicSet set,
-                analytic_cil::read_public_set(context.data_directory / config.stream.evaluation_file, config.stream,
+    TRIB_ASSIGN(class_stream::PublicSet set,
+                class_stream::read_public_set(context.data_directory / config.stream.evaluation_file, config.stream,
                                               config.stream.evaluation_limit));
     test_set.emplace(std::move(set));
   }

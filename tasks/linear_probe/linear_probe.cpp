@@ -1,7 +1,7 @@
 #include "tasks/linear_probe/linear_probe.h"
 
-#include "tasks/analytic_cil/server_half.h"
-#include "tasks/analytic_cil/simulate.h"
+#include "tasks/class_stream/pin.h"
+#include "tasks/class_stream/simulate.h"
 #include "tasks/linear_probe/config.h"
 #include "tasks/linear_probe/halves.h"
 
@@ -22,13 +22,13 @@ TaskDefinition definition() {
                        RandomSource& random,
                        const std::filesystem::path& directory) -> Result<std::vector<TaskDefinition::SiteData>> {
         TRIB_ASSIGN(const Config config, config_of(job));
-        return analytic_cil::deal_stream(job, config.stream, data_directory, sites, random, directory);
+        return class_stream::deal_stream(job, config.stream, data_directory, sites, random, directory);
       },
       .canary_overrides = {},
       .make_canaries = {},
       .pin = [](const JobSpec& job, const AggregatorContext& context) -> Result<std::vector<std::string>> {
         TRIB_ASSIGN(const Config config, config_of(job));
-        return analytic_cil::pin_stream(job, config.stream, context);
+        return class_stream::pin_stream(job, config.stream, context);
       },
       .predict = {},
       .benchmarks = {},

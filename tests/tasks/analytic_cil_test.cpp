@@ -16,16 +16,24 @@
 #include "kernels/device.h"
 #include "privacy/ledger.h"
 #include "tasks/analytic_cil/config.h"
-#include "tasks/analytic_cil/metrics.h"
-#include "tasks/analytic_cil/records.h"
-#include "tasks/analytic_cil/simulate.h"
 #include "tasks/analytic_cil/statistics.h"
+#include "tasks/class_stream/metrics.h"
+#include "tasks/class_stream/records.h"
+#include "tasks/class_stream/simulate.h"
 #include "tasks/data/text_table.h"
 
 namespace trib::tasks::analytic_cil {
 namespace {
 
 namespace fs = std::filesystem;
+using class_stream::deal_stream;
+using class_stream::Evaluated;
+using class_stream::forgetting;
+using class_stream::Forgetting;
+using class_stream::read_table;
+using class_stream::simulated_schedule;
+using class_stream::steps_of;
+using class_stream::stream_metrics;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -769,9 +777,9 @@ TEST_F(AnalyticCilTest, ASimulationDealsEveryRecordOfItsClassesOutOverSitesAndTi
   write("train.tsv", table_of(all, false));
   sections_["simulate"] = "train = \"train.tsv\"\ndirichlet_alpha = 0.1\nmin_records = 5\n";
   ChaCha20Random random(RandomKey::from_seed(1));
-  const auto sites = split_data(job(), directory_, 7, random, directory_ / "data").value();
-  ASSERT_EQ(sites.size(), 7u);
   const Config settings = config();
+  const auto sites = deal_stream(job(), settings, directory_, 7, random, directory_ / "data").value();
+  ASSERT_EQ(sites.size(), 7u);
   const data::ClassSchedule schedule = simulated_schedule(job(), settings).value();
   std::size_t expected = 0;
   for (const Sample& sample : all) expected += schedule.task_of_class[static_cast<std::size_t>(sample.label)] != 0;
@@ -782,7 +790,7 @@ TEST_F(AnalyticCilTest, ASimulationDealsEveryRecordOfItsClassesOutOverSitesAndTi
     EXPECT_EQ(std::ssize(table.rows), site_data.records);
     EXPECT_GE(site_data.records, 5);
     const auto steps = steps_of(table, settings).value();
-    const auto labels = analytic_cil::labels_of(table, settings).value();
+    const auto labels = class_stream::labels_of(table, settings).value();
     for (std::size_t i = 0; i < table.rows.size(); ++i) {
       seen.insert(table.rows[i].text);
       ++of_step[steps[i]];

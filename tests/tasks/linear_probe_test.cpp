@@ -116,6 +116,24 @@ TEST_F(LinearProbeTest, ARoundIsTheMeanOfTheSitesStepsOnThePhasesRecords) {
   EXPECT_EQ(metrics.at("accuracy"), metrics.at("A_AUC"));
 }
 
+// It had trained on them.
+TEST_F(LinearProbeTest, ASiteWhoseFeaturesAreNotTheAggregatorsTakesNoPart) {
+  std::string text = job().file_text;
+  text.insert(text.find("vector_width"), "sha256 = \"" + std::string(64, 'a') + "\"\n");
+  const JobSpec spec = read_job_text(text, "job.toml").value();
+  const TensorMap broadcast = make_server()->broadcast(make_server()->initial_state().value()).value();
+  const auto refused = train(spec, TensorMap(), "site.tsv", 3, broadcast, 1);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, Errc::unsupported);
+  EXPECT_THAT(refused.error().message, HasSubstr(std::string(64, 'a')));
+}
+
+TEST_F(LinearProbeTest, HasNoRidgeRegression) {
+  const auto refused = read_job_text(job().file_text + "\n[ridge]\ngamma = 3.0\n", "job.toml");
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.error().message, HasSubstr("[ridge]: unknown key"));
+}
+
 TEST_F(LinearProbeTest, ASiteWithoutARecordInThePhaseWeighsNothing) {
   const auto server = make_server();
   const TensorMap state = server->initial_state().value();

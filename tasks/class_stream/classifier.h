@@ -7,10 +7,10 @@
 #include "common/result.h"
 #include "common/tensor_map.h"
 #include "kernels/tensor.h"
-#include "tasks/analytic_cil/records.h"
-#include "tasks/analytic_cil/statistics.h"
+#include "tasks/class_stream/buffer.h"
+#include "tasks/class_stream/records.h"
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 
 // (n, classes) float32 = features·weightsᵀ: features (n, d) float32, weights (classes, d) float64.
 HostTensor compute_scores(kernels::Stream& stream, const kernels::Tensor& features, const HostTensor& weights);
@@ -39,4 +39,4 @@ class LabelledFeatures {
   kernels::Tensor features_;
 };
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

@@ -1,4 +1,4 @@
-#include "tasks/analytic_cil/records.h"
+#include "tasks/class_stream/records.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -6,7 +6,7 @@
 
 #include "tasks/features/extractor.h"
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 
 Result<data::TextTable> read_table(const std::filesystem::path& path, const Config& config, bool with_phases) {
   data::TextTableOptions options{.format = data::TableFormat::automatic,
@@ -82,4 +82,4 @@ Result<PublicSet> read_public_set(const std::filesystem::path& path, const Confi
   return PublicSet{std::move(table), std::move(labels)};
 }
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

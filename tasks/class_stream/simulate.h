@@ -6,11 +6,11 @@
 
 #include "common/random.h"
 #include "common/result.h"
-#include "tasks/analytic_cil/config.h"
+#include "tasks/class_stream/config.h"
 #include "tasks/data/si_blurry.h"
 #include "tasks/task.h"
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 
 // Which phase of a simulated stream each label belongs to: a function of the job alone (its labels, [protocol] and
 // job.seed), so that the aggregator may know it without a look at a record.
@@ -21,15 +21,9 @@ Result<data::ClassSchedule> simulated_schedule(const JobSpec& job, const Config&
 // each phase's are cut into steps_per_phase equal parts, one a round. Over sites, each label's records are dealt in
 // Dirichlet proportions (data::dirichlet_split), from `random`, whatever their phase. Records of labels that are in no
 // phase are left out.
-Result<std::vector<TaskDefinition::SiteData>> split_data(const JobSpec& job,
-                                                         const std::filesystem::path& data_directory,
-                                                         std::int64_t sites, RandomSource& random,
-                                                         const std::filesystem::path& directory);
-
-// The same for a task that has read the job's stream among its own sections.
 Result<std::vector<TaskDefinition::SiteData>> deal_stream(const JobSpec& job, const Config& config,
                                                           const std::filesystem::path& data_directory,
                                                           std::int64_t sites, RandomSource& random,
                                                           const std::filesystem::path& directory);
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

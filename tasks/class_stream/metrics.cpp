@@ -1,10 +1,10 @@
-#include "tasks/analytic_cil/metrics.h"
+#include "tasks/class_stream/metrics.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 
 std::map<std::string, double> stream_metrics(std::span<const Evaluated> rounds) {
   std::map<std::string, double> metrics;
@@ -40,4 +40,4 @@ Forgetting forgetting(std::span<const double> best, std::span<const double> now)
   return result;
 }
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

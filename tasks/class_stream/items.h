@@ -9,11 +9,11 @@
 
 #include "common/result.h"
 #include "common/tensor_map.h"
-#include "tasks/analytic_cil/config.h"
+#include "tasks/class_stream/config.h"
 #include "tasks/data/text_table.h"
 #include "tasks/task.h"
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 
 // A frozen map from items to features.
 class ItemFeatures {
@@ -47,4 +47,4 @@ Result<std::shared_ptr<ItemFeatures>> open_aggregator_items(const Config& config
 // The SHA-256 of the backbone that the aggregator has; none where there is no backbone.
 Result<std::optional<Sha256>> find_backbone(const Config& config, const AggregatorContext& context);
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

@@ -1,4 +1,4 @@
-#include "tasks/analytic_cil/simulate.h"
+#include "tasks/class_stream/simulate.h"
 
 #include <spdlog/fmt/fmt.h>
 
@@ -6,10 +6,10 @@
 #include <cctype>
 
 #include "common/files.h"
-#include "tasks/analytic_cil/records.h"
+#include "tasks/class_stream/records.h"
 #include "tasks/data/dirichlet_split.h"
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 namespace {
 
 // Independent streams of job.seed.
@@ -30,14 +30,6 @@ std::string movable_item(const data::TextTable& table, const data::TextRow& row)
 Result<data::ClassSchedule> simulated_schedule(const JobSpec& job, const Config& config) {
   ChaCha20Random random(RandomKey::from_seed(job.seed, classes_stream));
   return data::draw_class_schedule(config.labels.size(), config.stream, random);
-}
-
-Result<std::vector<TaskDefinition::SiteData>> split_data(const JobSpec& job,
-                                                         const std::filesystem::path& data_directory,
-                                                         std::int64_t sites, RandomSource& random,
-                                                         const std::filesystem::path& directory) {
-  TRIB_ASSIGN(const Config config, config_of(job));
-  return deal_stream(job, config, data_directory, sites, random, directory);
 }
 
 Result<std::vector<TaskDefinition::SiteData>> deal_stream(const JobSpec& job, const Config& config,
@@ -88,4 +80,4 @@ Result<std::vector<TaskDefinition::SiteData>> deal_stream(const JobSpec& job, co
   return result;
 }
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

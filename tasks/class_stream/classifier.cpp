@@ -1,11 +1,11 @@
-#include "tasks/analytic_cil/classifier.h"
+#include "tasks/class_stream/classifier.h"
 
 #include <algorithm>
 #include <limits>
 
 #include "kernels/gemm.h"
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 
 HostTensor compute_scores(kernels::Stream& stream, const kernels::Tensor& features, const HostTensor& weights) {
   HostTensor narrow(DType::f32, weights.shape());
@@ -67,4 +67,4 @@ Judgement LabelledFeatures::judge(kernels::Stream& stream, const HostTensor& wei
   return judge_predictions(predict_exposed(compute_scores(stream, features_, weights), exposed), set_.labels, exposed);
 }
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

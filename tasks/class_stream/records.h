@@ -1,4 +1,4 @@
-// Tables of labelled items as records of the task.
+// Tables of labelled items as records that arrive in one round or another.
 #pragma once
 
 #include <cstdint>
@@ -6,11 +6,11 @@
 #include <vector>
 
 #include "common/result.h"
-#include "tasks/analytic_cil/config.h"
-#include "tasks/analytic_cil/items.h"
+#include "tasks/class_stream/config.h"
+#include "tasks/class_stream/items.h"
 #include "tasks/data/text_table.h"
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 
 struct Record {
   std::vector<float> features;  // the backbone's
@@ -41,4 +41,4 @@ struct PublicSet {
 // At most `limit` rows (0: all) at even distances, so that a file sorted by label still gives every label.
 Result<PublicSet> read_public_set(const std::filesystem::path& path, const Config& config, std::int64_t limit);
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

@@ -1,4 +1,4 @@
-#include "tasks/analytic_cil/items.h"
+#include "tasks/class_stream/items.h"
 
 #include <spdlog/fmt/fmt.h>
 #include <spdlog/spdlog.h>
@@ -11,7 +11,7 @@
 #include "tasks/features/extractor.h"
 #include "tasks/features/feature_cache.h"
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 namespace {
 
 // Items that are features already.
@@ -123,4 +123,4 @@ Result<std::optional<Sha256>> find_backbone(const Config& config, const Aggregat
   return std::optional<Sha256>(backbone.hash);
 }
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

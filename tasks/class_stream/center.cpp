@@ -1,13 +1,13 @@
-#include "tasks/analytic_cil/center.h"
+#include "tasks/class_stream/center.h"
 
 #include <spdlog/fmt/fmt.h>
 
 #include <algorithm>
 #include <vector>
 
-#include "tasks/analytic_cil/records.h"
+#include "tasks/class_stream/records.h"
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 namespace {
 
 constexpr std::size_t rows_at_once = 1024;  // whose features are there at one time
@@ -80,4 +80,4 @@ Status check_center(const Config& config, const Buffer& buffer) {
   return Error{Errc::invalid_argument, "the constants of the job have to be set before its first round"};
 }
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

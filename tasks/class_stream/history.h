@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "common/tensor_map.h"
-#include "tasks/analytic_cil/classifier.h"
+#include "tasks/class_stream/classifier.h"
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 
 // Adds empty "history" (accuracy, records and phase end of each round), "class_accuracy" and "class_best" (−1: none).
 void begin_history(TensorMap& state, std::int64_t classes);
@@ -21,4 +21,4 @@ void add_to_history(TensorMap& state, const Judgement& judged, double records, b
 // nothing was.
 std::map<std::string, double> history_metrics(const TensorMap& state, const std::vector<std::string>& labels);
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

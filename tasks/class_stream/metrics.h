@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 
 // One evaluated round: the model after it, on the test items of the classes that were exposed by then.
 struct Evaluated {
@@ -30,4 +30,4 @@ struct Forgetting {
 };
 Forgetting forgetting(std::span<const double> best, std::span<const double> now);
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

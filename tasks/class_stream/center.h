@@ -13,11 +13,11 @@
 #include "common/result.h"
 #include "common/tensor_map.h"
 #include "kernels/device.h"
-#include "tasks/analytic_cil/config.h"
-#include "tasks/analytic_cil/items.h"
-#include "tasks/analytic_cil/statistics.h"
+#include "tasks/class_stream/buffer.h"
+#include "tasks/class_stream/config.h"
+#include "tasks/class_stream/items.h"
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 
 inline constexpr const char* center_name = "center";
 
@@ -39,4 +39,4 @@ Status take_center(kernels::Stream& stream, const Config& config, const TensorMa
 // Ok once a job that has a centre was given it.
 Status check_center(const Config& config, const Buffer& buffer);
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream

@@ -1,13 +1,13 @@
-#include "tasks/analytic_cil/history.h"
+#include "tasks/class_stream/history.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
 
-#include "tasks/analytic_cil/metrics.h"
+#include "tasks/class_stream/metrics.h"
 
-namespace trib::tasks::analytic_cil {
+namespace trib::tasks::class_stream {
 namespace {
 
 constexpr std::size_t round_width = 3;
@@ -64,4 +64,4 @@ std::map<std::string, double> history_metrics(const TensorMap& state, const std:
   return metrics;
 }
 
-}  // namespace trib::tasks::analytic_cil
+}  // namespace trib::tasks::class_stream
