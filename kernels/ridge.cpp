@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <numeric>
 #include <stdexcept>
 
 #include "kernels/cpu/packed_triangle.h"
@@ -15,6 +14,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cuda/operations.h"
 #include "kernels/detail/dispatch.h"
+#include "kernels/detail/label_order.h"
 #include "kernels/detail/raw_access.h"
 
 namespace trib::kernels {
@@ -47,16 +47,6 @@ void check_labels(std::span<const std::int32_t> labels, std::int64_t classes) {
       throw std::invalid_argument(fmt::format("ridge sums: label {} of {} classes", label, classes));
 }
 
-// The records in the order of their labels, and of their own within a label.
-std::vector<std::int64_t> by_label(const std::int32_t* labels, std::int64_t rows, std::int64_t classes) {
-  std::vector<std::int64_t> next(static_cast<std::size_t>(classes) + 1), order(static_cast<std::size_t>(rows));
-  for (std::int64_t i = 0; i < rows; ++i) ++next[static_cast<std::size_t>(labels[i]) + 1];
-  std::partial_sum(next.begin(), next.end(), next.begin());
-  for (std::int64_t i = 0; i < rows; ++i)
-    order[static_cast<std::size_t>(next[static_cast<std::size_t>(labels[i])]++)] = i;
-  return order;
-}
-
 // class_sums and counts. A class after the other, so that its sum stays close to the core, and within it a record after
 // the other, so that the sums do not depend on the number of threads.
 void add_by_class(const float* x, const std::int32_t* labels, const float* weights, std::int64_t rows,
@@ -66,7 +56,8 @@ void add_by_class(const float* x, const std::int32_t* labels, const float* weigh
   double* const counts = sums.counts.defined() ? RawAccess::data<double>(sums.counts) : nullptr;
   for (std::int64_t i = 0; counts != nullptr && i < rows; ++i)
     counts[labels[i]] += weights == nullptr ? 1.0 : static_cast<double>(weights[i]);
-  const std::vector<std::int64_t> order = by_label(labels, rows, sums.class_count());
+  const std::vector<std::int32_t> order =
+      detail::order_by_label({labels, static_cast<std::size_t>(rows)}, sums.class_count()).order;
   cpu::parallel_for(d, 256, [&](std::int64_t begin, std::int64_t end) {
     for (const std::int64_t i : order) {
       simd().add_scaled_f64(weights == nullptr ? 1.0 : static_cast<double>(weights[i]), x + i * d + begin,

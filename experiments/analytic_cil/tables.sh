@@ -153,14 +153,15 @@ cat <<'TEXT'
 ## Not private, beside gradients on the same features
 
 60 rounds a phase: at most the bytes of the closed form. SGD: one local step a round on 128 expected records; FedAvg: 20 steps.
-The learning rate is the best of five or six at the first seed (run.sh says on what).
+The learning rate is the best of five or six at the first seed (run.sh says on what). *All bytes*: as many rounds a phase as
+the bytes of the closed form pay for.
 
 | | | seeds | A_AUC | A_avg | A_last | forgetting | MB up, all sites |
 |---|---|---|---|---|---|---|---|
 TEXT
 for set in $sets; do
   for split in 6-0.1 6-0.01 100-0.1 100-0.01; do
-    for kind in exact sgd fedavg fedavgc; do
+    for kind in exact sgd fedavg fedavgc sgd-full fedavg-full fedavgc-full; do
       run=$set-$kind-$split
       [[ $(count "$run") -gt 0 && $(count "$set-sgd-$split") -gt 0 ]] || continue
       rate=$(cat "$out/$set-$kind.rate" 2>/dev/null || true)
@@ -169,6 +170,9 @@ for set in $sets; do
         sgd) what="SGD, rate $rate" ;;
         fedavg) what="FedAvg, rate $rate" ;;
         fedavgc) what="FedAvg, public centre, rate $rate" ;;
+        sgd-full) what="SGD, all bytes, rate $rate" ;;
+        fedavg-full) what="FedAvg, all bytes, rate $rate" ;;
+        fedavgc-full) what="FedAvg, public centre, all bytes, rate $rate" ;;
       esac
       echo "| $(name_of "$set"), $(sites_of "${split%%-*}" "${split#*-}") | $what | $(count "$run") | $(column "$run" A_AUC) | $(column "$run" A_avg) | $(column "$run" A_last) | $(column "$run" forgetting) | $(megabytes "$run") |"
     done

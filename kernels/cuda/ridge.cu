@@ -8,6 +8,7 @@
 #include "kernels/cuda/operations.h"
 #include "kernels/cuda/ridge.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/detail/label_order.h"
 
 namespace trib::kernels::cuda {
 namespace {
@@ -197,13 +198,7 @@ void add_ridge_sums(Stream& stream, const Tensor& features, const std::vector<st
   const float* const weight = weights.defined() ? RawAccess::data<float>(weights) : nullptr;
   if (d == 0 || classes == 0) return;
 
-  // Records by class, in their own order.
-  std::vector<std::int32_t> offsets(static_cast<std::size_t>(classes) + 1, 0), order(labels.size());
-  for (const std::int32_t label : labels) ++offsets[static_cast<std::size_t>(label) + 1];
-  for (std::size_t c = 1; c < offsets.size(); ++c) offsets[c] += offsets[c - 1];
-  std::vector<std::int32_t> next(offsets.begin(), offsets.end() - 1);
-  for (std::size_t i = 0; i < labels.size(); ++i)
-    order[static_cast<std::size_t>(next[static_cast<std::size_t>(labels[i])]++)] = static_cast<std::int32_t>(i);
+  const auto [offsets, order] = detail::order_by_label(labels, classes);
   const Tensor device_order = Tensor::from_host(stream, std::span<const std::int32_t>(order)),
                device_offsets = Tensor::from_host(stream, std::span<const std::int32_t>(offsets));
   for (std::int64_t c = 0; c < classes; c += 65535) {
