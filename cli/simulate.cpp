@@ -222,8 +222,10 @@ class SimulatedSites {
     if (acceptance.runner == nullptr) return Opened{nullptr, std::move(acceptance.refusal)};
     site->runner = std::move(acceptance.runner);
     if (has_constants) TRIB_TRY(site->runner->set_constants(*offer_->constants));
-    constexpr std::size_t most_open = 64;
-    if (open_.size() == most_open) open_.pop_back();
+    // Rounds ask sites in the same order, so the one that was used last is needed again last: it goes first. Were it
+    // the one that was used longest ago, a federation of one more than these would open every site in every round.
+    constexpr std::size_t most_open = 128;
+    if (open_.size() == most_open) open_.pop_front();
     open_.emplace_front(name, std::move(site));
     return Opened{open_.front().second.get(), {}};
   }

@@ -143,12 +143,12 @@ with_probe() {
     --set training.batch_size=128 --set "training.local_steps=$([[ $1 == sgd ]] && echo 1 || echo 20)")
   [[ $1 == fedavgc ]] && common+=(--set "features.center_file=$center")
   judged=()
-  [[ $set == clinc150 ]] && judged=(--set evaluation.file=../../datasets/clinc150/valid.tsv)
+  [[ $set == clinc150* ]] && judged=(--set evaluation.file=../../datasets/clinc150/valid.tsv)
   return 0
 }
 run_probe() {
   local set=$1 kind rates best best_score rate score chosen sites alpha common judged
-  [[ $set == clinc150-10 || $set == domains ]] && return 0
+  [[ $set == domains ]] && return 0
   for kind in sgd fedavg fedavgc; do
     case $kind in sgd) rates="3 10 30 100 300" ;; fedavg) rates="1 3 10 30 100 300" ;; *) rates="10 30 100 300 1000" ;; esac
     with_probe "$kind" 60
