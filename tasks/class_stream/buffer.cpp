@@ -63,18 +63,14 @@ Result<Buffer> shared_buffer(kernels::Stream& stream, const Config& config, std:
 }
 
 Status check_features(kernels::Stream& stream, const Config& config, const ItemFeatures& items, const Buffer& buffer) {
-  if (config.features_sha256) {
-    const Sha256 own = buffer.identity(stream, items.identity());
-    if (own != *config.features_sha256) {
-      return Error{
-          Errc::unsupported,
-          fmt::format("this site's features are not the aggregator's: it has {} (SHA-256 {}), and the job names "
-                      "{}. Sums of different features have no meaning; install the same backbone and the same "
-                      "version as the aggregator",
-                      items.identity(), to_hex(own), to_hex(*config.features_sha256))};
-    }
-  }
-  return {};
+  if (!config.features_sha256) return {};
+  const Sha256 own = buffer.identity(stream, items.identity());
+  if (own == *config.features_sha256) return {};
+  return Error{Errc::unsupported,
+               fmt::format("this site's features are not the aggregator's: it has {} (SHA-256 {}), and the job names "
+                           "{}. Sums of different features have no meaning; install the same backbone and the same "
+                           "version as the aggregator",
+                           items.identity(), to_hex(own), to_hex(*config.features_sha256))};
 }
 
 kernels::Tensor clip_rows(kernels::Stream& stream, const kernels::Tensor& features, double clip_norm,
