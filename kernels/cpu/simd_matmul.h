@@ -5,12 +5,12 @@
 
 namespace trib::kernels::cpu::TRIB_SIMD_NAMESPACE {
 
-// c (rows × vectors·lanes) for one register tile. Element (i, p) of a is a[i·row_step + p·column_step].
+// total[i][v] += the products of a's row i with `vectors` vectors of b's columns, over k rows of b, in registers. Element
+// (i, p) of a is a[i·row_step + p·column_step].
 template <typename T, int rows, int vectors, int lanes>
-TRIB_INLINE void product_tile(T alpha, const T* a, int64_t row_step, int64_t column_step, const T* b, int64_t ldb, T* c,
-                              int64_t ldc, int64_t k, bool accumulate) {
+TRIB_INLINE void multiply_tile(const T* a, int64_t row_step, int64_t column_step, const T* b, int64_t ldb, int64_t k,
+                               typename VectorOf<T, lanes>::type (&total)[rows][vectors]) {
   using Vector = typename VectorOf<T, lanes>::type;
-  Vector total[rows][vectors] = {};
   for (int64_t p = 0; p < k; ++p) {
     Vector row[vectors];
 #pragma GCC unroll 4
@@ -22,6 +22,15 @@ TRIB_INLINE void product_tile(T alpha, const T* a, int64_t row_step, int64_t col
       for (int v = 0; v < vectors; ++v) total[i][v] += factor * row[v];
     }
   }
+}
+
+// c (rows × vectors·lanes) for one register tile.
+template <typename T, int rows, int vectors, int lanes>
+TRIB_INLINE void product_tile(T alpha, const T* a, int64_t row_step, int64_t column_step, const T* b, int64_t ldb, T* c,
+                              int64_t ldc, int64_t k, bool accumulate) {
+  using Vector = typename VectorOf<T, lanes>::type;
+  Vector total[rows][vectors] = {};
+  multiply_tile<T, rows, vectors, lanes>(a, row_step, column_step, b, ldb, k, total);
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 4

@@ -36,28 +36,12 @@ double* row_of(double* triangle, int64_t d, int64_t i) {
   return triangle + (i * d - i * (i + 1) / 2);
 }
 
-// total[i][v] = the products of left's column i with `used` vectors of right's columns, over k rows of both.
-template <int used>
-void multiply_tile(const double* left, const double* right, int64_t k, Doubles (&total)[tile_rows][used]) {
-  for (int64_t p = 0; p < k; ++p) {
-    Doubles b[used];
-#pragma GCC unroll 4
-    for (int v = 0; v < used; ++v) b[v] = *reinterpret_cast<const Doubles*>(right + p * panel_width + v * lanes);
-#pragma GCC unroll 8
-    for (int i = 0; i < tile_rows; ++i) {
-      const double factor = left[p * panel_width + i];
-#pragma GCC unroll 4
-      for (int v = 0; v < used; ++v) total[i][v] += factor * b[v];
-    }
-  }
-}
-
 // `used` vectors of columns that meet the diagonal or the last column: added element by element.
 template <int used>
 void add_edge(double alpha, const double* left, const double* right, int64_t k, double* triangle, int64_t d,
               int64_t row, int64_t column) {
   Doubles total[tile_rows][used] = {};
-  multiply_tile(left, right, k, total);
+  multiply_tile<double, tile_rows, used, lanes>(left, 1, panel_width, right, panel_width, k, total);
   for (int64_t i = 0; i < tile_rows && row + i < d; ++i) {
     double* const to = row_of(triangle, d, row + i);
     for (int64_t j = column < row + i ? row + i - column : 0; j < used * lanes && column + j < d; ++j)
@@ -76,7 +60,7 @@ void add_tile(double alpha, const double* left, const double* right, int64_t k, 
       for (int v = 0; v < vectors; ++v) __builtin_prefetch(rows[i] + v * lanes, 1);
     }
     Doubles total[tile_rows][vectors] = {};
-    multiply_tile(left, right, k, total);
+    multiply_tile<double, tile_rows, vectors, lanes>(left, 1, panel_width, right, panel_width, k, total);
 #pragma GCC unroll 8
     for (int i = 0; i < tile_rows; ++i)
 #pragma GCC unroll 4

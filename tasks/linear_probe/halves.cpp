@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -126,6 +128,7 @@ class ClientHalf final : public ClientTask {
 
     HostTensor out = scores.to_host(*stream_);
     losses = HostTensor(DType::f32, {count});
+    std::vector<double> powers(static_cast<std::size_t>(classes));
     for (std::size_t i = 0; i < records.size(); ++i) {
       const auto row =
           out.as<float>().subspan(i * static_cast<std::size_t>(classes), static_cast<std::size_t>(classes));
@@ -134,11 +137,13 @@ class ClientHalf final : public ClientTask {
         continue;
       }
       const double largest = *std::ranges::max_element(row);
-      double sum = 0.0;
-      for (const float score : row) sum += std::exp(score - largest);
+      // Less than the smallest float64 is 0, which exp() takes long to find out.
+      std::ranges::transform(row, powers.begin(),
+                             [&](float score) { return score - largest < -750.0 ? 0.0 : std::exp(score - largest); });
+      const double sum = std::accumulate(powers.begin(), powers.end(), 0.0);
       const auto label = static_cast<std::size_t>(records[i]->label);
       losses.as<float>()[i] = static_cast<float>(std::log(sum) + largest - row[label]);
-      for (float& score : row) score = static_cast<float>(std::exp(score - largest) / sum);
+      std::ranges::transform(powers, row.begin(), [&](double power) { return static_cast<float>(power / sum); });
       row[label] -= 1.0f;
     }
     kernels::PerSampleGradient gradient;
@@ -160,8 +165,14 @@ class ClientHalf final : public ClientTask {
     };
     functions.summed = [this, weights](Batch records, const std::vector<kernels::Tensor>& sums,
                                        const kernels::Tensor& loss) {
+      // Records of other phases add nothing: most of a sample, where there are many phases.
+      std::vector<const Record*> arrived;
+      std::ranges::copy_if(records, std::back_inserter(arrived), [&](const Record* record) {
+        return config_.stream.phase_of(record->step) == phase_;
+      });
+      if (arrived.empty()) return;
       HostTensor losses;
-      const kernels::PerSampleGradient gradient = gradient_of(records, weights, losses);
+      const kernels::PerSampleGradient gradient = gradient_of(arrived, weights, losses);
       const auto rows = [](const kernels::Tensor& tensor) { return kernels::MatrixView(tensor); };
       kernels::matmul_transposed(*stream_, 1.0f, rows(gradient.output_grads), rows(gradient.inputs), true,
                                  rows(sums.front()));
