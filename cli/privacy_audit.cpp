@@ -69,6 +69,7 @@ void print_table(const AuditResult& result) {
 Status run(Options& options) {
   LiveBlock display(stderr);
   options.audit.simulation.on_progress = [&](const SimulationProgress& now) {
+    if (!now.work.empty()) return display.update({bar(now.work_done, 30) + " " + now.work});
     const double done =
         (static_cast<double>(now.round - 1) +
          static_cast<double>(now.sites_done) / static_cast<double>(std::max<std::int64_t>(1, now.sites_chosen))) /

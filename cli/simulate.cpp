@@ -108,12 +108,31 @@ class SiteProgress final : public tasks::Progress {
   SimulationProgress& shown_;
 };
 
+// Of work outside rounds: what is shown of the rounds stays.
+class WorkProgress final : public tasks::QuietProgress {
+ public:
+  WorkProgress(const SimulationOptions& options, SimulationProgress& shown) : options_(options), shown_(shown) {}
+  void fraction(std::string_view what, double done) override {
+    if (!options_.on_progress) return;
+    shown_.work = what;
+    shown_.work_done = done;
+    options_.on_progress(shown_);
+    shown_.work.clear();
+  }
+  bool cancelled() const override { return options_.cancelled && options_.cancelled(); }
+
+ private:
+  const SimulationOptions& options_;
+  SimulationProgress& shown_;
+};
+
 // All sites of a simulation. A few are open at a time, so that memory does not grow with their number.
 class SimulatedSites {
  public:
-  SimulatedSites(const SimulationOptions& options, std::optional<std::uint64_t> seed, client::Site common,
-                 fs::path directory, std::vector<tasks::TaskDefinition::SiteData> data)
+  SimulatedSites(const SimulationOptions& options, SimulationProgress& shown, std::optional<std::uint64_t> seed,
+                 client::Site common, fs::path directory, std::vector<tasks::TaskDefinition::SiteData> data)
       : options_(options),
+        shown_(shown),
         seed_(seed),
         common_(std::move(common)),
         directory_(std::move(directory)),
@@ -162,6 +181,7 @@ class SimulatedSites {
     SiteProgress progress(options_, shown_);
     client::RoundOutcome outcome = runner.run_round(round, broadcast, progress, event.last_counted);
     ++shown_.sites_done;
+    shown_.site.clear();
     coordinator.progress(name, job,
                          {round, shown_.step, shown_.steps, runner.epsilon_spent(), runner.epsilon_budget()});
     if (!outcome.contribution) {
@@ -231,6 +251,7 @@ class SimulatedSites {
   }
 
   const SimulationOptions& options_;
+  SimulationProgress& shown_;
   std::optional<std::uint64_t> seed_;
   client::Site common_;
   fs::path directory_;
@@ -242,7 +263,6 @@ class SimulatedSites {
   std::set<std::string> has_constants_;  // sites that have fetched them, and would keep them
   std::list<std::pair<std::string, std::unique_ptr<OpenSite>>> open_;  // the last used first
   std::int64_t round_in_progress_ = 0;
-  SimulationProgress shown_;
 };
 
 // A directory of the user's, or a temporary one that goes away.
@@ -337,7 +357,14 @@ Result<std::string> run_simulation(const SimulationOptions& options) {
   TRIB_ASSIGN(auto data,
               task->split_data(spec, data_directory, spec.simulated_sites, split_random, work.path() / "data"));
   const auto shared = std::make_shared<tasks::SharedResources>();
-  const tasks::AggregatorContext aggregator{device, options.model_directories, data_directory, shared};
+  SimulationProgress shown;
+  const auto work_progress = std::make_shared<WorkProgress>(options, shown);
+  const tasks::AggregatorContext aggregator{.device = device,
+                                            .model_directories = options.model_directories,
+                                            .data_directory = data_directory,
+                                            .shared = shared,
+                                            .cache_directory = work.path() / "aggregator" / "features",
+                                            .progress = work_progress};
   if (options.on_data) TRIB_TRY(options.on_data(spec, aggregator, data));
 
   SimulationClock clock;
@@ -346,6 +373,7 @@ Result<std::string> run_simulation(const SimulationOptions& options) {
   common.devices = devices;
   common.model_directories = options.model_directories;
   common.shared = shared;
+  common.progress = work_progress;
   common.clock = &clock;
   common.find_task = &tasks::find_task;
 
@@ -368,7 +396,7 @@ Result<std::string> run_simulation(const SimulationOptions& options) {
                                   coordinator_options);
   TRIB_TRY(coordinator.resume());
   TRIB_ASSIGN(const std::string job, coordinator.submit_job(spec.file_text, options.job_file.string()));
-  SimulatedSites sites(options, seed, std::move(common), work.path() / "sites", std::move(data));
+  SimulatedSites sites(options, shown, seed, std::move(common), work.path() / "sites", std::move(data));
   TRIB_TRY(coordinator.subscribe(job, [&sites](const std::string& report, bool) {
     if (const auto accuracy = last_accuracy(report)) sites.set_accuracy(*accuracy);
   }));

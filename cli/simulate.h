@@ -23,6 +23,10 @@ struct SimulationProgress {
   std::int64_t step = 0, steps = 0;
   double loss = 0.0;
   std::optional<double> accuracy;  // of the last evaluated round
+  // Work outside a round's steps, such as making features, and how much of it is done; empty: there is none. That of a
+  // site names it above; of the aggregator's, `site` is empty.
+  std::string work;
+  double work_done = 0.0;
 };
 
 // What one site hands in, as the aggregator gets it.

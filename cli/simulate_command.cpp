@@ -6,7 +6,9 @@
 #include "cli/commands.h"
 #include "cli/simulate.h"
 #include "cli/terminal.h"
+#include "common/clock.h"
 #include "server/job_report.h"
+#include "tasks/progress.h"
 
 namespace trib::cli {
 namespace {
@@ -17,6 +19,7 @@ volatile std::sig_atomic_t interrupted = 0;
 class SimulationDisplay {
  public:
   void show(const SimulationProgress& now) {
+    if (!now.work.empty()) return show_work(now);
     const double site = now.steps > 0 ? static_cast<double>(now.step) / static_cast<double>(now.steps) : 0.0;
     const double in_round = now.sites_chosen > 0
                                 ? (static_cast<double>(now.sites_done) + site) / static_cast<double>(now.sites_chosen)
@@ -34,7 +37,15 @@ class SimulationDisplay {
   void finish() { block_.finish(); }
 
  private:
+  void show_work(const SimulationProgress& now) {
+    const std::string text =
+        (now.site.empty() ? "aggregator" : now.site) + "  " + now.work + " " + format_percent(now.work_done);
+    block_.update({bar(now.work_done, 30) + " " + text});
+    if (work_.is_due(now.work, now.work_done, system_clock().now()) && !block_.live()) block_.log(text);
+  }
+
   LiveBlock block_{stderr};
+  tasks::LongWork work_;
   std::int64_t last_round_ = 0;
 };
 

@@ -26,6 +26,7 @@
 #include "common/net/enrolment.h"
 #include "common/net/tls.h"
 #include "kernels/device.h"
+#include "tasks/progress.h"
 #include "tasks/task.h"
 
 namespace trib::client {
@@ -325,6 +326,7 @@ Status run_daemon(const SiteConfig& config, const DaemonOptions& options, const 
   site.retry_on_cpu = config.retry_on_cpu;
   site.model_directories = config.models;
   site.shared = std::make_shared<tasks::SharedResources>();
+  site.progress = std::make_shared<tasks::LoggedProgress>(clock);
   site.data_sets = config.data_sets;
   site.ledger = ledger.get();
   TRIB_ASSIGN(site.signer, signer_from_pem(identity.key.to_pem()));

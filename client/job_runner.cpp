@@ -113,6 +113,7 @@ tasks::SiteContext context_of(const Site& site, const DataSetPolicy& policy, std
   context.declared_records = policy.declared_records;
   context.model_directories = site.model_directories;
   context.shared = site.shared;
+  context.progress = site.progress;
   return context;
 }
 

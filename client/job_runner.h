@@ -58,6 +58,7 @@ struct Site {
   bool retry_on_cpu = false;
   std::vector<std::filesystem::path> model_directories;
   std::shared_ptr<tasks::SharedResources> shared;
+  std::shared_ptr<tasks::Progress> progress;  // of work outside rounds; null: nobody watches
   std::map<std::string, DataSetPolicy, std::less<>> data_sets;
   privacy::Ledger* ledger = nullptr;
   // With what the site's privacy statements are signed; null, or not shared: it sends none.

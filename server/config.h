@@ -30,7 +30,8 @@ struct ServerDirectory {
   std::filesystem::path store() const { return root / "store" / "federation.db"; }
   std::filesystem::path states() const { return root / "store" / "states"; }
   std::filesystem::path ledger() const { return root / "store" / "ledger.jsonl"; }  // of noise that is its own
-  std::filesystem::path staging() const { return root / "staging"; }  // contributions under way; emptied at start
+  std::filesystem::path features() const { return root / "features"; }  // of public items; may be deleted at any time
+  std::filesystem::path staging() const { return root / "staging"; }    // contributions under way; emptied at start
   std::filesystem::path admin_socket() const { return root / "admin.sock"; }
 };
 

@@ -38,6 +38,7 @@
 #include "server/staging.h"
 #include "server/state_files.h"
 #include "server/worker_pool.h"
+#include "tasks/progress.h"
 
 namespace trib::server {
 namespace {
@@ -164,6 +165,8 @@ Status Daemon::Impl::open(CoordinatorOptions options) {
   task_context.model_directories = config.models;
   task_context.data_directory = config.data;
   task_context.shared = std::make_shared<tasks::SharedResources>();
+  task_context.cache_directory = directory.features();
+  task_context.progress = std::make_shared<tasks::LoggedProgress>(clock);
   TRIB_ASSIGN(const std::string ca_key, read_file(directory.ca_key()));
   TRIB_ASSIGN(auto signer, signer_from_pem(ca_key));
   TRIB_ASSIGN(ledger,

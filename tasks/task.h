@@ -18,28 +18,10 @@
 #include "privacy/mechanism.h"
 #include "privacy/session.h"
 #include "tasks/job.h"
+#include "tasks/progress.h"
 #include "tasks/sum.h"
 
 namespace trib::tasks {
-
-// What a half may show while it works; also how it is told to stop.
-class Progress {
- public:
-  virtual ~Progress() = default;
-  // `loss` is computed from records: implementations show it on the site's own screen and nowhere else.
-  virtual void step(std::int64_t step, std::int64_t steps, double loss) = 0;
-  // Fraction of a longer piece of work without steps (loading, evaluating).
-  virtual void fraction(std::string_view what, double done) = 0;
-  virtual bool cancelled() const = 0;
-};
-
-// Where nobody watches; it stops nothing by itself.
-class QuietProgress : public Progress {
- public:
-  void step(std::int64_t, std::int64_t, double) override {}
-  void fraction(std::string_view, double) override {}
-  bool cancelled() const override { return false; }
-};
 
 struct RoundPlan {
   std::string job_id;
@@ -80,6 +62,7 @@ struct SiteContext {
   std::int64_t declared_records = 0;                     // its public size
   std::vector<std::filesystem::path> model_directories;  // searched for base models by SHA-256
   std::shared_ptr<SharedResources> shared;
+  std::shared_ptr<Progress> progress = nullptr;  // of making the half, which may take minutes; null: nobody watches
 };
 
 // The name of what an evaluation at a site contributes, F64 of 3 (tasks/site_evaluation.h).
@@ -120,6 +103,9 @@ struct AggregatorContext {
   std::vector<std::filesystem::path> model_directories;
   std::filesystem::path data_directory;  // relative paths in the job file (public test set) are relative to this
   std::shared_ptr<SharedResources> shared;
+  std::filesystem::path cache_directory = {};  // for what could be made again; empty: nothing is kept
+  // Of what takes long outside evaluate(): making the half, and features of public items. Null: nobody watches.
+  std::shared_ptr<Progress> progress = nullptr;
 };
 
 // The half that runs in the aggregator: sees the sum, never a contribution. State is a TensorMap, so that it can be

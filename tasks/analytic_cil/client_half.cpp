@@ -64,7 +64,8 @@ Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteCo
   auto stream = site.devices.front()->make_stream();
   TRIB_ASSIGN(Buffer buffer, class_stream::shared_buffer(*stream, config, items->width(), *context.shared));
   TRIB_TRY(class_stream::check_features(*stream, config, *items, buffer));
-  TRIB_ASSIGN(std::vector<Record> records, class_stream::read_records(site.data_file, config, *items));
+  TRIB_ASSIGN(std::vector<Record> records,
+              class_stream::read_records(site.data_file, config, *items, site.progress.get()));
   return std::unique_ptr<ClientTask>(std::make_unique<ClientHalf>(
       job, std::move(config), std::move(context), mechanism, std::move(stream), std::move(buffer), std::move(records)));
 }

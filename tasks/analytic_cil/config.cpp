@@ -29,8 +29,7 @@ Config read_config(const JobSpec& job, ConfigReader& config) {
   }
   result.noise_margin = config.number("ridge.noise_margin", {.minimum = 0.0, .maximum = 1000.0}, result.noise_margin);
   result.class_sums_weight =
-      config.number("ridge.class_sums_weight", {.minimum = 0.0, .maximum = 1000.0, .exclude_minimum = true},
-                    result.class_sums_weight);
+      config.number("ridge.class_sums_weight", {.minimum = 1e-3, .maximum = 1000.0}, result.class_sums_weight);
   result.validation_file = config.text("evaluation.validation_file", "");
   if (result.selection == GammaSelection::validation && result.validation_file.empty()) {
     config.fail("ridge.selection", "\"validation\" needs a public set to choose by: set evaluation.validation_file");

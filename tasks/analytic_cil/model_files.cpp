@@ -87,6 +87,7 @@ Status write_model(const Path& directory, const ModelFiles& model) {
                       {"input_width", model.input_width},
                       {"buffer_width", model.config.buffer_width},
                       {"buffer_seed", model.config.buffer_seed},
+                      {"centered", model.center.has_value()},
                       {"clip_norm", model.clip_norm},
                       {"clipping", std::string(privacy::to_string(model.clipping))},
                       {"gamma", model.gamma},
@@ -147,10 +148,16 @@ Result<ModelFiles> read_model(const Path& directory) {
   const std::int64_t width = model.config.buffer_width > 0 ? model.config.buffer_width : model.input_width;
   std::vector<TensorSpec> specs{
       {"weights", DType::f64, {static_cast<std::int64_t>(model.config.labels.size()), width}}};
-  const bool is_centered = file.tensors.contains(class_stream::center_name);
+  const json::value* const centered = object.if_contains("centered");
+  if (centered == nullptr || !centered->is_bool())
+    return models::corrupt_file(path, "\"centered\" must be true or false");
+  const bool is_centered = centered->get_bool();
   if (is_centered) specs.push_back({class_stream::center_name, DType::f32, {width}});
   if (const Status fits = file.tensors.check_schema(TensorSchema(std::move(specs))); !fits) {
     return models::corrupt_file(directory / tensors_name, fits.error().message);
+  }
+  if (const Status finite = file.tensors.check_finite(); !finite) {
+    return models::corrupt_file(directory / tensors_name, finite.error().message);
   }
   model.weights = file.tensors.at("weights");
   if (is_centered) model.center = file.tensors.at(class_stream::center_name);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -36,16 +37,21 @@ std::int64_t integer_at(const TensorMap& state, std::string_view name) {
   return state.at(name).as<std::int64_t>()[0];
 }
 
-void add(const HostTensor& values, HostTensor& to) {
-  const auto from = values.as<double>();
-  const auto sum = to.as<double>();
-  for (std::size_t i = 0; i < from.size(); ++i) sum[i] += from[i];
+// Errc::corrupt unless the state has a sum of that name and shape.
+Status add(const std::string& name, const HostTensor& values, TensorMap& state) {
+  if (!state.contains(name) || state[name].dtype() != values.dtype() || state[name].shape() != values.shape()) {
+    return Error{Errc::corrupt, fmt::format("the job's state has no \"{}\" of the shape that the sites send", name)};
+  }
+  const auto sum = state[name].as<double>();
+  std::ranges::transform(sum, values.as<double>(), sum.begin(), std::plus());
+  return {};
 }
 
 class ServerHalf final : public ServerTask {
  public:
   ServerHalf(const JobSpec& job, Config config, std::shared_ptr<ItemFeatures> items,
-             std::unique_ptr<kernels::Stream> stream, Buffer buffer, TensorMap constants, double noise_stddev)
+             std::unique_ptr<kernels::Stream> stream, Buffer buffer, TensorMap constants, double noise_stddev,
+             std::shared_ptr<Progress> progress)
       : config_(std::move(config)),
         is_private_(job.privacy.enabled),
         clip_norm_(job.privacy.clip_norm),
@@ -54,7 +60,8 @@ class ServerHalf final : public ServerTask {
         items_(std::move(items)),
         stream_(std::move(stream)),
         buffer_(std::move(buffer)),
-        constants_(std::move(constants)) {}
+        constants_(std::move(constants)),
+        progress_(std::move(progress)) {}
 
   void set_test_set(PublicSet set) { test_set_ = std::move(set); }
   void set_validation_set(PublicSet set) { validation_set_ = std::move(set); }
@@ -77,7 +84,7 @@ class ServerHalf final : public ServerTask {
     TensorMap next = state;
     double arrived = 0.0;
     for (const auto& [name, values] : sum.total()) {
-      add(values, next[name]);
+      TRIB_TRY(add(name, values, next));
       if (name == counts_name)
         for (const double count : values.as<double>()) arrived += count;
     }
@@ -178,11 +185,11 @@ class ServerHalf final : public ServerTask {
                               double floor, const std::vector<bool>& exposed) {
     TRIB_ASSIGN(const kernels::RidgeSweep sweep, kernels::RidgeSweep::decompose(*stream_, gram, class_sums));
     if (config_.selection == GammaSelection::validation)
-      TRIB_TRY(validation_set_->prepare(*stream_, *items_, buffer_, clip_norm_, clipping_));
+      TRIB_TRY(validation_set_->prepare(*stream_, *items_, buffer_, clip_norm_, clipping_, progress_.get()));
     const double records = record_count(state);
     std::optional<double> best;
     double best_score = -std::numeric_limits<double>::infinity();
-    Error last{Errc::invalid_argument, "no value of the grid can be used"};
+    std::optional<Error> refused;
     const auto cpu_stream = kernels::cpu_device().make_stream();
     std::vector<double> gammas;
     for (const double candidate : gamma_grid(config_)) {
@@ -193,15 +200,13 @@ class ServerHalf final : public ServerTask {
       double score = 0.0;
       if (config_.selection == GammaSelection::gcv) {
         const auto result = sweep.score(gamma, records, records);
-        if (!result || !std::isfinite(result->gcv)) {
-          if (!result) last = result.error();
-          continue;
-        }
+        if (!result) refused = result.error();
+        if (!result || !std::isfinite(result->gcv)) continue;
         score = -result->gcv;
       } else {
         const auto weights = sweep.weights(gamma);
         if (!weights) {
-          last = weights.error();
+          refused = weights.error();
           continue;
         }
         const HostTensor host = weights->to_host(*cpu_stream);  // where the sweep is
@@ -212,14 +217,14 @@ class ServerHalf final : public ServerTask {
         best = gamma;
       }
     }
-    if (!best) return last.with_context("choosing gamma");
-    return *best;
+    if (!best && refused) return refused->with_context("choosing gamma");
+    return best.value_or(gammas.back());  // where nothing has arrived yet, no value is better than another
   }
 
   // What the round's solution gets right on the public test set, added to the history.
   Status judge(TensorMap& state, std::int64_t round, const std::vector<bool>& exposed, double arrived) {
     if (!test_set_) return {};
-    TRIB_TRY(test_set_->prepare(*stream_, *items_, buffer_, clip_norm_, clipping_));
+    TRIB_TRY(test_set_->prepare(*stream_, *items_, buffer_, clip_norm_, clipping_, progress_.get()));
     const Judgement judged = test_set_->judge(*stream_, state.at("weights"), exposed);
     class_stream::add_to_history(state, judged, arrived, config_.ends_phase(round));
     return {};
@@ -234,7 +239,8 @@ class ServerHalf final : public ServerTask {
   std::unique_ptr<kernels::Stream> stream_;
   Buffer buffer_;
   std::optional<LabelledFeatures> test_set_, validation_set_;
-  TensorMap constants_;  // center.h
+  TensorMap constants_;                 // center.h
+  std::shared_ptr<Progress> progress_;  // of making features; null: nobody watches
 };
 
 }  // namespace
@@ -246,7 +252,8 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
   TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, class_stream::open_aggregator_items(config, own));
   auto stream = context.device->make_stream();
   TRIB_ASSIGN(Buffer buffer, class_stream::shared_buffer(*stream, config, items->width(), *own.shared));
-  TRIB_ASSIGN(TensorMap constants, class_stream::open_center(*stream, config, context.data_directory, *items, buffer));
+  TRIB_TRY(class_stream::check_features(*stream, config, *items, buffer));
+  TRIB_ASSIGN(TensorMap constants, class_stream::open_center(*stream, config, context, *items, buffer));
   double noise_stddev = 0.0;
   if (job.privacy.enabled) {
     // The rate is 1 whatever a site declares, and so the noise is the same at all of them.
@@ -263,7 +270,7 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
                 class_stream::read_public_set(context.data_directory / config.validation_file, config, 0));
   }
   auto server = std::make_unique<ServerHalf>(job, std::move(config), items, std::move(stream), std::move(buffer),
-                                             std::move(constants), noise_stddev);
+                                             std::move(constants), noise_stddev, context.progress);
   if (test_set) server->set_test_set(*std::move(test_set));
   if (validation_set) server->set_validation_set(*std::move(validation_set));
   return std::unique_ptr<ServerTask>(std::move(server));
@@ -271,7 +278,7 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
 
 Result<std::vector<std::string>> pin_to_aggregator(const JobSpec& job, const AggregatorContext& context) {
   TRIB_ASSIGN(const Config config, config_of(job));
-  TRIB_TRY(class_stream::check_public_file(context, "evaluation.validation_file", config.validation_file));
+  TRIB_TRY(class_stream::check_public_set(context, "evaluation.validation_file", config.validation_file, config));
   return class_stream::pin_stream(job, config, context);
 }
 

@@ -67,9 +67,9 @@ Status check_features(kernels::Stream& stream, const Config& config, const ItemF
   const Sha256 own = buffer.identity(stream, items.identity());
   if (own == *config.features_sha256) return {};
   return Error{Errc::unsupported,
-               fmt::format("this site's features are not the aggregator's: it has {} (SHA-256 {}), and the job names "
-                           "{}. Sums of different features have no meaning; install the same backbone and the same "
-                           "version as the aggregator",
+               fmt::format("the features here are not the job's: they are {} (SHA-256 {}), and the job names {} "
+                           "(features.sha256). Sums of different features have no meaning; install the backbone and "
+                           "the version that the job was submitted with",
                            items.identity(), to_hex(own), to_hex(*config.features_sha256))};
 }
 

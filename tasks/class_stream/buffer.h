@@ -42,7 +42,7 @@ class Buffer {
 Result<Buffer> shared_buffer(kernels::Stream& stream, const Config& config, std::int64_t input_width,
                              SharedResources& shared);
 
-// Errc::unsupported if a site's features are not those that the job names (features.sha256), with both.
+// Errc::unsupported if the features of this machine are not those that the job names (features.sha256), with both.
 Status check_features(kernels::Stream& stream, const Config& config, const ItemFeatures& items, const Buffer& buffer);
 
 // Scales each row of features (n, d) float32 so that its norm is at most `clip_norm`, by the rule that the job names.

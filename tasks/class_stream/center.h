@@ -24,14 +24,16 @@ inline constexpr const char* center_name = "center";
 // The mean of the buffer's features, centred or not, over the items of config.center_file: (width) float32. None where
 // the job names no file. Errors as from reading the file and from making its features.
 Result<std::optional<HostTensor>> compute_center(kernels::Stream& stream, const Config& config,
-                                                 const std::filesystem::path& data_directory, ItemFeatures& items,
+                                                 const AggregatorContext& context, ItemFeatures& items,
                                                  const Buffer& buffer);
 Sha256 center_hash(const HostTensor& center);
+// Errc::invalid_argument if the job names another centre (features.center_sha256), with both.
+Status check_center_hash(const Config& config, const HostTensor& center);
 
 // The aggregator's part: sets the buffer's centre, and gives the constants of the job, which are empty without one.
 // Errc::invalid_argument if the file's items are not those that were there at submission.
-Result<TensorMap> open_center(kernels::Stream& stream, const Config& config,
-                              const std::filesystem::path& data_directory, ItemFeatures& items, Buffer& buffer);
+Result<TensorMap> open_center(kernels::Stream& stream, const Config& config, const AggregatorContext& context,
+                              ItemFeatures& items, Buffer& buffer);
 
 // A site's part: sets the buffer's centre from the job's constants. Errc::invalid_argument if they are not what the job
 // has.

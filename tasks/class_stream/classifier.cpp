@@ -53,9 +53,9 @@ Judgement judge_predictions(const std::vector<std::int32_t>& predicted, const st
 }
 
 Status LabelledFeatures::prepare(kernels::Stream& stream, ItemFeatures& items, const Buffer& buffer, double clip_norm,
-                                 privacy::Clipping clipping) {
+                                 privacy::Clipping clipping, Progress* progress) {
   if (features_.defined()) return {};
-  TRIB_ASSIGN(const HostTensor inputs, items.extract(set_.table, nullptr));
+  TRIB_ASSIGN(const HostTensor inputs, items.extract(set_.table, progress));
   features_ = buffer.apply(stream, kernels::Tensor::from_host(stream, inputs));
   if (clip_norm > 0.0) features_ = clip_rows(stream, features_, clip_norm, clipping);
   for (data::TextRow& row : set_.table.rows) row.text.clear();

@@ -29,8 +29,9 @@ Judgement judge_predictions(const std::vector<std::int32_t>& predicted, const st
 class LabelledFeatures {
  public:
   LabelledFeatures(PublicSet set) : set_(std::move(set)) {}  // NOLINT: a set is one
+  // `progress` may be null.
   Status prepare(kernels::Stream& stream, ItemFeatures& items, const Buffer& buffer, double clip_norm,
-                 privacy::Clipping clipping);
+                 privacy::Clipping clipping, Progress* progress);
   // After prepare().
   Judgement judge(kernels::Stream& stream, const HostTensor& weights, const std::vector<bool>& exposed) const;
 

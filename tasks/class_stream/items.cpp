@@ -22,6 +22,7 @@ class Vectors final : public ItemFeatures {
   std::string identity() const override { return fmt::format("vector of {}", width_); }
 
   Result<HostTensor> extract(const data::TextTable& table, Progress*) override {
+    constexpr float largest = 1e12f;  // so that sums over all features stay within float32
     HostTensor features(DType::f32, {static_cast<std::int64_t>(table.rows.size()), width_});
     auto to = features.as<float>().begin();
     for (const data::TextRow& row : table.rows) {
@@ -33,11 +34,12 @@ class Vectors final : public ItemFeatures {
         const std::string_view word = rest.substr(0, rest.find_first_of(" \t"));
         float value = 0.0f;
         const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-        if (error != std::errc() || end != word.data() + word.size() || !std::isfinite(value)) {
-          return data::bad_row(table, row,
-                               fmt::format("feature {} is \"{}\", not a finite number: leave the record out, "
-                                           "or fill the gap before",
-                                           count + 1, word.substr(0, 60)));
+        if (error != std::errc() || end != word.data() + word.size() || !(std::abs(value) <= largest)) {
+          return data::bad_row(
+              table, row,
+              fmt::format("feature {} is \"{}\", not a finite number of at most {:g}: leave the record "
+                          "out, fill the gap before, or scale the features",
+                          count + 1, word.substr(0, 60), largest));
         }
         if (count++ < width_) *to++ = value;
         rest.remove_prefix(word.size());
@@ -80,7 +82,7 @@ ItemContext context_of(const AggregatorContext& context) {
   return {.device = context.device,
           .data_directory = context.data_directory,
           .model_directories = context.model_directories,
-          .cache_directory = {},
+          .cache_directory = context.cache_directory,
           .shared = context.shared};
 }
 

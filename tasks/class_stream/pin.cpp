@@ -5,6 +5,7 @@
 
 #include "tasks/class_stream/buffer.h"
 #include "tasks/class_stream/center.h"
+#include "tasks/class_stream/records.h"
 #include "tasks/class_stream/simulate.h"
 
 namespace trib::tasks::class_stream {
@@ -17,9 +18,17 @@ Status check_public_file(const AggregatorContext& context, std::string_view key,
                            key, file, context.data_directory.string())};
 }
 
+Status check_public_set(const AggregatorContext& context, std::string_view key, const std::string& file,
+                        const Config& config) {
+  TRIB_TRY(check_public_file(context, key, file));
+  if (file.empty()) return {};
+  const auto set = read_public_set(context.data_directory / file, config, 0);
+  return set ? Status() : set.error().with_context(std::string(key));
+}
+
 Result<std::vector<std::string>> pin_stream(const JobSpec& job, const Config& config,
                                             const AggregatorContext& context) {
-  TRIB_TRY(check_public_file(context, "evaluation.file", config.evaluation_file));
+  TRIB_TRY(check_public_set(context, "evaluation.file", config.evaluation_file, config));
   TRIB_TRY(check_public_file(context, "features.center_file", config.center_file));
   AggregatorContext own = context;
   if (!own.shared) own.shared = std::make_shared<SharedResources>();
@@ -29,9 +38,10 @@ Result<std::vector<std::string>> pin_stream(const JobSpec& job, const Config& co
   TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, open_aggregator_items(config, own));
   const auto stream = context.device->make_stream();
   TRIB_ASSIGN(const Buffer buffer, shared_buffer(*stream, config, items->width(), *own.shared));
+  TRIB_TRY(check_features(*stream, config, *items, buffer));
   overrides.push_back(fmt::format("features.sha256=\"{}\"", to_hex(buffer.identity(*stream, items->identity()))));
-  TRIB_ASSIGN(const std::optional<HostTensor> center,
-              compute_center(*stream, config, context.data_directory, *items, buffer));
+  TRIB_ASSIGN(const std::optional<HostTensor> center, compute_center(*stream, config, context, *items, buffer));
+  if (center) TRIB_TRY(check_center_hash(config, *center));
   if (center) overrides.push_back(fmt::format("features.center_sha256=\"{}\"", to_hex(center_hash(*center))));
   if (job.privacy.enabled && config.label_phases.empty() && !config.simulated_file.empty()) {
     TRIB_ASSIGN(const data::ClassSchedule schedule, simulated_schedule(job, config));

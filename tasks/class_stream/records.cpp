@@ -55,11 +55,12 @@ Result<std::vector<std::int32_t>> steps_of(const data::TextTable& table, const C
   return steps;
 }
 
-Result<std::vector<Record>> read_records(const std::filesystem::path& path, const Config& config, ItemFeatures& items) {
+Result<std::vector<Record>> read_records(const std::filesystem::path& path, const Config& config, ItemFeatures& items,
+                                         Progress* progress) {
   TRIB_ASSIGN(const data::TextTable table, read_table(path, config, true));
   TRIB_ASSIGN(const std::vector<std::int32_t> labels, labels_of(table, config));
   TRIB_ASSIGN(const std::vector<std::int32_t> steps, steps_of(table, config));
-  TRIB_ASSIGN(const HostTensor features, items.extract(table, nullptr));
+  TRIB_ASSIGN(const HostTensor features, items.extract(table, progress));
   const std::span<const float> values = features.as<float>();
   const auto width = static_cast<std::size_t>(items.width());
   std::vector<Record> records(table.rows.size());

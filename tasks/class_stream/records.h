@@ -30,8 +30,9 @@ Result<std::vector<std::int32_t>> labels_of(const data::TextTable& table, const 
 // has no such column. Errc::invalid_argument names file, line and value.
 Result<std::vector<std::int32_t>> steps_of(const data::TextTable& table, const Config& config);
 
-// A site's records: file, labels, steps and features.
-Result<std::vector<Record>> read_records(const std::filesystem::path& path, const Config& config, ItemFeatures& items);
+// A site's records: file, labels, steps and features. `progress` may be null.
+Result<std::vector<Record>> read_records(const std::filesystem::path& path, const Config& config, ItemFeatures& items,
+                                         Progress* progress);
 
 // A labelled public set, for evaluation.
 struct PublicSet {

@@ -16,19 +16,6 @@ namespace {
 
 constexpr std::size_t items_at_once = 1024;  // that are kept before the next are made
 
-// The part of a longer piece of work from `begin` on, `share` of the whole.
-class PartProgress final : public Progress {
- public:
-  PartProgress(Progress& whole, double begin, double share) : whole_(whole), begin_(begin), share_(share) {}
-  void step(std::int64_t, std::int64_t, double) override {}
-  void fraction(std::string_view what, double done) override { whole_.fraction(what, begin_ + share_ * done); }
-  bool cancelled() const override { return whole_.cancelled(); }
-
- private:
-  Progress& whole_;
-  double begin_, share_;
-};
-
 Result<Sha256> key_of(const Item& item, ItemKind kind) {
   if (kind == ItemKind::text) return sha256(item.text);
   Result<Sha256> hash = sha256_file(item.image);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <map>
 #include <numeric>
 #include <optional>
 #include <utility>
@@ -50,11 +51,12 @@ class ClientHalf final : public ClientTask {
         mechanism_(mechanism),
         stream_(std::move(stream)),
         buffer_(std::move(buffer)) {
-    // How many records arrive when, and of what: for jobs without privacy alone.
-    arrivals_.resize(static_cast<std::size_t>(config_.stream.step_count() + 1),
-                     std::vector<double>(config_.stream.labels.size(), 0.0));
-    for (const Record& record : records)
-      arrivals_[static_cast<std::size_t>(record.step)][static_cast<std::size_t>(record.label)] += 1.0;
+    // How many records arrive in which phase, and of what: for jobs without privacy alone.
+    for (const Record& record : records) {
+      std::vector<double>& of_phase = arrivals_[config_.stream.phase_of(record.step)];
+      of_phase.resize(config_.stream.labels.size(), 0.0);
+      of_phase[static_cast<std::size_t>(record.label)] += 1.0;
+    }
     records_ = std::make_unique<privacy::RecordStore<Record>>(std::move(records));
   }
 
@@ -80,13 +82,9 @@ class ClientHalf final : public ClientTask {
       arrived = 0.0;
       // Nobody has seen the phase's records at this site before.
       const bool begins = plan.last_counted == 0 || phase_ > config_.stream.phase_of(plan.last_counted);
-      for (std::int64_t step = 1; step <= config_.stream.step_count(); ++step) {
-        if (config_.stream.phase_of(step) != phase_) continue;
-        const auto& of_step = arrivals_[static_cast<std::size_t>(step)];
-        for (std::size_t c = 0; c < of_step.size(); ++c) {
-          arrived += of_step[c];
-          if (begins) seen.as<double>()[c] += of_step[c];
-        }
+      if (const auto of_phase = arrivals_.find(phase_); of_phase != arrivals_.end()) {
+        arrived = std::accumulate(of_phase->second.begin(), of_phase->second.end(), 0.0);
+        if (begins) std::ranges::copy(of_phase->second, seen.as<double>().begin());
       }
     }
 
@@ -167,16 +165,16 @@ class ClientHalf final : public ClientTask {
                                        const kernels::Tensor& loss) {
       // Records of other phases add nothing: most of a sample, where there are many phases.
       std::vector<const Record*> arrived;
-      std::ranges::copy_if(records, std::back_inserter(arrived), [&](const Record* record) {
-        return config_.stream.phase_of(record->step) == phase_;
-      });
+      std::ranges::copy_if(records, std::back_inserter(arrived),
+                           [&](const Record* record) { return config_.stream.phase_of(record->step) == phase_; });
       if (arrived.empty()) return;
       HostTensor losses;
       const kernels::PerSampleGradient gradient = gradient_of(arrived, weights, losses);
+      const kernels::Tensor on_device = kernels::Tensor::from_host(*stream_, losses);
       const auto rows = [](const kernels::Tensor& tensor) { return kernels::MatrixView(tensor); };
       kernels::matmul_transposed(*stream_, 1.0f, rows(gradient.output_grads), rows(gradient.inputs), true,
                                  rows(sums.front()));
-      kernels::add_sum(*stream_, kernels::Tensor::from_host(*stream_, losses), loss);
+      kernels::add_sum(*stream_, on_device, loss);
     };
     return functions;
   }
@@ -187,7 +185,7 @@ class ClientHalf final : public ClientTask {
   privacy::Mechanism mechanism_;
   std::unique_ptr<kernels::Stream> stream_;
   Buffer buffer_;
-  std::vector<std::vector<double>> arrivals_;
+  std::map<std::int64_t, std::vector<double>> arrivals_;  // by phase, then label; a phase without records is not there
   std::unique_ptr<privacy::RecordStore<Record>> records_;
   std::int64_t phase_ = 1;
 };
@@ -196,14 +194,15 @@ class ServerHalf final : public ServerTask {
  public:
   ServerHalf(const JobSpec& job, Config config, std::shared_ptr<ItemFeatures> items,
              std::unique_ptr<kernels::Stream> stream, Buffer buffer, TensorMap constants,
-             std::optional<class_stream::LabelledFeatures> test_set)
+             std::optional<class_stream::LabelledFeatures> test_set, std::shared_ptr<Progress> progress)
       : config_(std::move(config)),
         is_private_(job.privacy.enabled),
         items_(std::move(items)),
         stream_(std::move(stream)),
         buffer_(std::move(buffer)),
         test_set_(std::move(test_set)),
-        constants_(std::move(constants)) {}
+        constants_(std::move(constants)),
+        progress_(std::move(progress)) {}
 
   Result<TensorMap> initial_state() override {
     TensorMap state;
@@ -230,7 +229,7 @@ class ServerHalf final : public ServerTask {
       arrived = records / static_cast<double>(config_.stream.steps_per_phase);
     }
     if (!test_set_) return next;
-    TRIB_TRY(test_set_->prepare(*stream_, *items_, buffer_, 0.0, privacy::Clipping::flat));
+    TRIB_TRY(test_set_->prepare(*stream_, *items_, buffer_, 0.0, privacy::Clipping::flat, progress_.get()));
     HostTensor wide(DType::f64, next[weights_name].shape());
     std::ranges::copy(std::as_const(next).at(weights_name).as<float>(), wide.as<double>().begin());
     const std::vector<bool> exposed = config_.stream.exposed_classes(
@@ -266,7 +265,8 @@ class ServerHalf final : public ServerTask {
   std::unique_ptr<kernels::Stream> stream_;
   Buffer buffer_;
   std::optional<class_stream::LabelledFeatures> test_set_;
-  TensorMap constants_;  // analytic_cil/center.h
+  TensorMap constants_;                 // class_stream/center.h
+  std::shared_ptr<Progress> progress_;  // of making features; null: nobody watches
 };
 
 }  // namespace
@@ -285,7 +285,8 @@ Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& job, const SiteCo
   auto stream = site.devices.front()->make_stream();
   TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config.stream, items->width(), *context.shared));
   TRIB_TRY(class_stream::check_features(*stream, config.stream, *items, buffer));
-  TRIB_ASSIGN(std::vector<Record> records, class_stream::read_records(site.data_file, config.stream, *items));
+  TRIB_ASSIGN(std::vector<Record> records,
+              class_stream::read_records(site.data_file, config.stream, *items, site.progress.get()));
   return std::unique_ptr<ClientTask>(std::make_unique<ClientHalf>(
       job, std::move(config), std::move(context), mechanism, std::move(stream), std::move(buffer), std::move(records)));
 }
@@ -297,8 +298,8 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
   TRIB_ASSIGN(const std::shared_ptr<ItemFeatures> items, class_stream::open_aggregator_items(config.stream, own));
   auto stream = context.device->make_stream();
   TRIB_ASSIGN(Buffer buffer, shared_buffer(*stream, config.stream, items->width(), *own.shared));
-  TRIB_ASSIGN(TensorMap constants,
-              class_stream::open_center(*stream, config.stream, context.data_directory, *items, buffer));
+  TRIB_TRY(class_stream::check_features(*stream, config.stream, *items, buffer));
+  TRIB_ASSIGN(TensorMap constants, class_stream::open_center(*stream, config.stream, context, *items, buffer));
   std::optional<class_stream::LabelledFeatures> test_set;
   if (!config.stream.evaluation_file.empty()) {
     TRIB_ASSIGN(class_stream::PublicSet set,
@@ -306,8 +307,9 @@ Result<std::unique_ptr<ServerTask>> make_server(const JobSpec& job, const Aggreg
                                               config.stream.evaluation_limit));
     test_set.emplace(std::move(set));
   }
-  return std::unique_ptr<ServerTask>(std::make_unique<ServerHalf>(
-      job, std::move(config), items, std::move(stream), std::move(buffer), std::move(constants), std::move(test_set)));
+  return std::unique_ptr<ServerTask>(std::make_unique<ServerHalf>(job, std::move(config), items, std::move(stream),
+                                                                  std::move(buffer), std::move(constants),
+                                                                  std::move(test_set), context.progress));
 }
 
 }  // namespace trib::tasks::linear_probe

@@ -7,6 +7,7 @@
 #include <optional>
 #include <sstream>
 
+#include "cli/simulate.h"
 #include "common/safetensors.h"
 #include "tests/cli/trib_process.h"
 
@@ -134,6 +135,36 @@ TEST_F(AnalyticSimulation, ShowsItsMetricsInTheTable) {
   const ProgramResult result = simulate({});
   EXPECT_THAT(result.out, HasSubstr("A_AUC"));
   EXPECT_THAT(result.out, HasSubstr("forgetting"));
+}
+
+TEST_F(AnalyticSimulation, ShowsHowFarTheFeaturesAreOfEverySiteAndOfTheAggregator) {
+  std::map<std::string, double> furthest;  // by site; "" is the aggregator
+  std::size_t seen = 0;
+  SimulationOptions options;
+  options.job_file = path("job.toml");
+  options.clients = 2;
+  options.model_directories = {source_directory / "base"};
+  options.work_directory = path("kept");
+  options.on_progress = [&](const SimulationProgress& now) {
+    if (now.work != "features") return;
+    ++seen;
+    EXPECT_GE(now.work_done, 0.0);
+    EXPECT_LE(now.work_done, 1.0);
+    furthest[now.site] = std::max(furthest[now.site], now.work_done);
+  };
+  const auto report = run_simulation(options);
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(furthest, (std::map<std::string, double>{{"", 1.0}, {"site-1", 1.0}, {"site-2", 1.0}}));
+  EXPECT_GT(seen, 6u) << "said while it goes on, and not at the end alone";
+  EXPECT_FALSE(fs::is_empty(path("kept") / "aggregator" / "features")) << "the test set's features are kept";
+
+  bool stop = false;
+  options.work_directory = path("stopped");
+  options.on_progress = [&](const SimulationProgress& now) { stop = stop || now.work == "features"; };
+  options.cancelled = [&] { return stop; };
+  const auto stopped = run_simulation(options);
+  ASSERT_TRUE(stopped.ok()) << stopped.error().message;
+  EXPECT_EQ(json::parse(*stopped).at("state").as_string(), "cancelled");
 }
 
 TEST_F(AnalyticSimulation, SaysWhichLabelTheJobDoesNotKnow) {

@@ -13,6 +13,7 @@
 
 #include "common/clock.h"
 #include "common/files.h"
+#include "common/safetensors.h"
 #include "kernels/device.h"
 #include "privacy/ledger.h"
 #include "tasks/analytic_cil/config.h"
@@ -424,6 +425,13 @@ TEST_F(CenteredAnalyticCilTest, AnExportedModelHasItsCentreWithIt) {
   for (Eigen::Index i = 0; i < scores.rows(); ++i)
     for (Eigen::Index c = 0; c < classes; ++c)
       EXPECT_NEAR(predictions.logits.as<float>()[static_cast<std::size_t>(i * classes + c)], scores(i, c), 1e-4);
+
+  // Without the centre it is another model.
+  const fs::path tensors = directory_ / "model" / "model.safetensors";
+  TensorMap uncentred = read_safetensors(tensors).value().tensors;
+  uncentred.erase("center");
+  ASSERT_TRUE(write_safetensors(tensors, uncentred));
+  EXPECT_EQ(definition().predict(request, progress_).error().code, Errc::corrupt);
 }
 
 // --- Metrics ---
@@ -625,6 +633,39 @@ TEST_F(PrivateAnalyticCilTest, GammaIsAboveTheNormOfTheNoiseOfAllContributions) 
   EXPECT_EQ(metrics_.at("exposed_classes"), 5.0) << "the job does not say when they come";
 }
 
+TEST_F(PrivateAnalyticCilTest, CrossValidationSeesTheNoisedSumsAloneAndStaysAboveTheNoise) {
+  const auto sites = deal(samples(900, 13), 3, 1);
+  for (const char* epsilon : {"8.0", "64.0"}) {
+    sections_["privacy"] = std::string("enabled = true\nepsilon = ") + epsilon + "\n";
+    sections_["ridge"] = "gamma = 1e-9\n";
+    federate(sites);
+    const double floor = metrics_.at("gamma");
+    sections_["ridge"] = "selection = \"gcv\"\ngamma_minimum = 0.001\ngamma_maximum = 1000.0\n";
+    const TensorMap state = federate(sites);
+
+    Matrix gram(12, 12);
+    std::size_t place = 0;
+    for (Eigen::Index i = 0; i < 12; ++i)
+      for (Eigen::Index j = i; j < 12; ++j) gram(i, j) = gram(j, i) = state.at("gram").as<double>()[place++];
+    const Matrix sums = matrix_of(state.at("class_sums"));
+    const double records = gram.trace();  // norms are at most 1, and nearly all are
+    double best = 0.0, best_score = 1e300;
+    for (const double candidate : gamma_grid(config())) {
+      const double gamma = std::max(candidate, floor);
+      const Matrix inverse = (gram + gamma * Matrix::Identity(12, 12)).inverse();
+      const Matrix weights = sums * inverse;
+      const double residual =
+          records - 2.0 * (weights.array() * sums.array()).sum() + (weights * gram * weights.transpose()).trace();
+      const double score = residual / records / std::pow(1.0 - (inverse * gram).trace() / records, 2.0);
+      if (score > best_score) continue;
+      best_score = score;
+      best = gamma;
+    }
+    EXPECT_NEAR(metrics_.at("gamma") / best, 1.0, 1e-9) << epsilon;
+    EXPECT_GE(metrics_.at("gamma"), floor) << epsilon;
+  }
+}
+
 TEST_F(PrivateAnalyticCilTest, LabelsAreExposedWhenTheJobSaysSo) {
   sections_["protocol"] = "label_phases = [1, 2, 4, 0, 1]\n";
   sections_["job"] = "name = \"stream\"\ntask = \"analytic_cil\"\nrounds = 4\nseed = 4\n";
@@ -687,6 +728,20 @@ TEST_F(AnalyticCilTest, AValidationSetChoosesTheGridsMostAccurate) {
   EXPECT_DOUBLE_EQ(metrics_.at("gamma"), best);
 }
 
+TEST_F(AnalyticCilTest, AFirstPhaseWithoutARecordChoosesAmongEquals) {
+  std::vector<Sample> late = samples(120, 14);
+  for (Sample& sample : late) sample.phase = 2;
+  write("validation.tsv", table_of(samples(50, 8), false));
+  for (const char* selection : {"gcv", "validation"}) {
+    sections_["evaluation"] = "file = \"test.tsv\"\nvalidation_file = \"validation.tsv\"\n";
+    sections_["ridge"] =
+        std::string("selection = \"") + selection + "\"\ngamma_minimum = 0.01\ngamma_maximum = 1000.0\n";
+    federate(deal(late, 3, 1));
+    EXPECT_GT(metrics_.at("A_last"), 0.5) << selection;
+    EXPECT_LT(metrics_.at("gamma"), 1000.0) << selection;
+  }
+}
+
 // --- What is refused ---
 
 TEST_F(AnalyticCilTest, ALabelThatTheJobDoesNotListIsNamedWithItsLine) {
@@ -714,6 +769,17 @@ TEST_F(AnalyticCilTest, FeaturesThatAreNotNumbersAreNamedWithTheirLine) {
   EXPECT_THAT(make_client("site.tsv").error().message, HasSubstr("has 3 features where features.vector_width = 6"));
 }
 
+TEST_F(AnalyticCilTest, FeaturesWhoseSumsWouldOverflowAreNamedWithTheirLine) {
+  write("site.tsv", "features\tlabel\n1 2 3 4 5 -3e38\tclass 1\n");
+  EXPECT_THAT(make_client("site.tsv").error().message,
+              AllOf(HasSubstr("site.tsv:2: feature 6 is \"-3e38\""), HasSubstr("at most 1e+12")));
+  // The largest that is let through can be summed.
+  write("site.tsv", "features\tlabel\n1e12 -1e12 1e12 1e12 1e12 1e12\tclass 1\n");
+  const auto made = train(*make_client("site.tsv").value(), {.job_id = "j", .round = 1});
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  EXPECT_TRUE(made->tensors().check_finite());
+}
+
 TEST_F(AnalyticCilTest, AFileWithoutARecordIsRefusedAndNamed) {
   write("site.tsv", "features\tlabel\tphase\n");
   EXPECT_THAT(make_client("site.tsv").error().message, AllOf(HasSubstr("site.tsv"), HasSubstr("holds no records")));
@@ -733,9 +799,36 @@ TEST_F(AnalyticCilTest, ASiteWithOtherFeaturesIsRefusedByTheirHash) {
     const auto refused = make_client("site.tsv");
     ASSERT_FALSE(refused.ok()) << buffer;
     EXPECT_EQ(refused.error().code, Errc::unsupported);
-    EXPECT_THAT(refused.error().message, HasSubstr("features are not the aggregator's"));
+    EXPECT_THAT(refused.error().message, HasSubstr("the features here are not the job's"));
     sections_ = sections;
   }
+}
+
+TEST_F(AnalyticCilTest, AHashThatTheJobGivesMustBeThatOfTheAggregatorsFeatures) {
+  const JobSpec pinned = pin_job(job(), aggregator()).value();
+  const std::string own = to_hex(config_of(pinned)->features_sha256.value());
+  sections_["features"] = "vector_width = 6\nsha256 = \"" + own + "\"\n";
+  EXPECT_TRUE(pin_job(job(), aggregator()).ok());
+  sections_["features"] = "vector_width = 6\nsha256 = \"" + std::string(64, 'a') + "\"\n";
+  EXPECT_THAT(pin_job(job(), aggregator()).error().message,
+              AllOf(HasSubstr(std::string(64, 'a')), HasSubstr(own), HasSubstr("features.sha256")));
+  EXPECT_FALSE(definition().make_server(job(), aggregator()).ok());
+}
+
+TEST_F(CenteredAnalyticCilTest, AHashThatTheJobGivesMustBeThatOfTheAggregatorsCentre) {
+  sections_["features"] += "center_sha256 = \"" + std::string(64, 'a') + "\"\n";
+  EXPECT_THAT(pin_job(job(), aggregator()).error().message,
+              AllOf(HasSubstr(std::string(64, 'a')), HasSubstr("public.tsv"), HasSubstr("features.center_sha256")));
+}
+
+TEST_F(AnalyticCilTest, AStateOfOtherSizesIsNotAddedTo) {
+  const auto server = make_server();
+  Sum sum(server->contribution_schema());
+  TensorMap state = server->initial_state().value();
+  state["gram"] = HostTensor(DType::f64, {3});
+  EXPECT_EQ(server->next_state(state, sum).error().code, Errc::corrupt);
+  state.erase("gram");
+  EXPECT_EQ(server->next_state(state, sum).error().code, Errc::corrupt);
 }
 
 TEST_F(AnalyticCilTest, NoiseWithoutGammaIsRefusedBeforeAnythingStarts) {
@@ -758,6 +851,7 @@ TEST_F(AnalyticCilTest, AJobFileSaysWhatIsWrongWithIt) {
   EXPECT_THAT(with("ridge", "selection = \"validation\"\n"), HasSubstr("evaluation.validation_file"));
   EXPECT_THAT(with("ridge", "gamma_minimum = 10.0\ngamma_maximum = 1.0\n"), HasSubstr("at most ridge.gamma_maximum"));
   EXPECT_THAT(with("ridge", "gamma = -1.0\n"), HasSubstr("ridge.gamma"));
+  EXPECT_THAT(with("ridge", "class_sums_weight = 1e-200\n"), HasSubstr("ridge.class_sums_weight"));
   EXPECT_THAT(with("site_evaluation", "enabled = true\n"), HasSubstr("site_evaluation.enabled"));
   EXPECT_THAT(with("data", "text_column = \"label\"\n"), HasSubstr("must be another column"));
 }
@@ -765,6 +859,14 @@ TEST_F(AnalyticCilTest, AJobFileSaysWhatIsWrongWithIt) {
 TEST_F(AnalyticCilTest, APublicSetThatIsNotThereIsSaidAtSubmission) {
   sections_["evaluation"] = "file = \"nowhere.tsv\"\n";
   EXPECT_THAT(pin_job(job(), aggregator()).error().message, HasSubstr("evaluation.file = \"nowhere.tsv\""));
+}
+
+TEST_F(AnalyticCilTest, APublicSetThatCannotBeReadIsSaidAtSubmission) {
+  write("test.tsv", "features\tlabel\n");
+  EXPECT_THAT(pin_job(job(), aggregator()).error().message,
+              AllOf(HasSubstr("evaluation.file"), HasSubstr("holds no records")));
+  write("test.tsv", "features\tlabel\n1 2 3 4 5 6\tclass 7\n");
+  EXPECT_THAT(pin_job(job(), aggregator()).error().message, AllOf(HasSubstr("test.tsv:2"), HasSubstr("class 7")));
 }
 
 // --- Simulated streams ---
