@@ -4,8 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <filesystem>
+#include <sstream>
 
 #include "common/clock.h"
 #include "common/files.h"
@@ -17,6 +20,64 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
+
+struct Item {
+  double x[2];
+  std::size_t label = 0;
+  int phase = 1;
+};
+
+std::string table_of(const std::vector<Item>& items) {
+  std::ostringstream table("text\tlabel\tphase\n", std::ios::ate);
+  for (const Item& item : items)
+    table << item.x[0] << " " << item.x[1] << "\t"
+          << "abc"[item.label] << "\t" << item.phase << "\n";
+  return table.str();
+}
+
+// (label, feature), in float64: what the probe is held against.
+using Weights = std::array<std::array<double, 2>, 3>;
+
+Weights weights_of(const HostTensor& tensor) {
+  Weights weights;
+  for (std::size_t c = 0; c < 3; ++c)
+    for (std::size_t i = 0; i < 2; ++i) weights[c][i] = static_cast<double>(tensor.as<float>()[2 * c + i]);
+  return weights;
+}
+
+Weights plus(const Weights& a, double factor, const Weights& b) {
+  Weights sum = a;
+  for (std::size_t c = 0; c < 3; ++c)
+    for (std::size_t i = 0; i < 2; ++i) sum[c][i] += factor * b[c][i];
+  return sum;
+}
+
+void expect_near(const Weights& made, const Weights& expected, double tolerance) {
+  for (std::size_t c = 0; c < 3; ++c)
+    for (std::size_t i = 0; i < 2; ++i) EXPECT_NEAR(made[c][i], expected[c][i], tolerance) << c << ", " << i;
+}
+
+double norm_of(const Weights& weights) {
+  double squares = 0.0;
+  for (const auto& row : weights) squares += row[0] * row[0] + row[1] * row[1];
+  return std::sqrt(squares);
+}
+
+// Of the cross-entropy of one item: (softmax(W·x) − y)·xᵀ.
+Weights gradient_of(const Weights& weights, const Item& item) {
+  double powers[3], sum = 0.0;
+  for (std::size_t c = 0; c < 3; ++c)
+    sum += powers[c] = std::exp(weights[c][0] * item.x[0] + weights[c][1] * item.x[1]);
+  Weights gradient;
+  for (std::size_t c = 0; c < 3; ++c)
+    for (std::size_t i = 0; i < 2; ++i) gradient[c][i] = (powers[c] / sum - (c == item.label ? 1.0 : 0.0)) * item.x[i];
+  return gradient;
+}
+
+const Weights start = {{{0.5, -0.25}, {0.0, 1.0}, {-0.5, 0.25}}};
+// Three of the first phase, and one that has not come yet.
+const std::vector<Item> some_items = {
+    {{1.0, 0.5}, 0, 1}, {{-0.5, 2.0}, 2, 1}, {{0.25, -0.5}, 1, 1}, {{3.0, -2.0}, 1, 2}};
 
 class LinearProbeTest : public testing::Test {
  protected:
@@ -30,7 +91,7 @@ class LinearProbeTest : public testing::Test {
   void write(const std::string& name, const std::string& content) {
     ASSERT_TRUE(write_file_durably(directory_ / name, content).ok());
   }
-  static JobSpec job(const std::string& more = "") {
+  static JobSpec job(const std::string& training = "local_steps = 1", const std::string& privacy = "enabled = false") {
     return read_job_text(R"([job]
 name = "probe"
 task = "linear_probe"
@@ -43,13 +104,9 @@ labels = ["a", "b", "c"]
 width = 0
 [training]
 batch_size = 1000
-local_steps = 1
 learning_rate = 0.5
-[privacy]
-enabled = false
-[evaluation]
-file = "test.tsv"
-)" + more,
+)" + training + "\n[privacy]\n" +
+                             privacy + "\n[evaluation]\nfile = \"test.tsv\"\n",
                          "job.toml")
         .value();
   }
@@ -60,22 +117,37 @@ file = "test.tsv"
   }
   Result<privacy::Contribution> train(const JobSpec& spec, const TensorMap& constants, const std::string& file,
                                       std::int64_t records, const TensorMap& broadcast, std::int64_t round) {
+    TRIB_ASSIGN(const auto client, make_client(spec, file, records));
+    TRIB_TRY(client->set_constants(constants));
+    return train(*client, broadcast, round);
+  }
+  Result<std::unique_ptr<ClientTask>> make_client(const JobSpec& spec, const std::string& file,
+                                                  std::int64_t records) const {
     const SiteContext site{.site = file,
                            .devices = {&kernels::cpu_device()},
                            .data_file = directory_ / file,
                            .declared_records = records,
                            .model_directories = {},
                            .shared = nullptr};
-    TRIB_ASSIGN(const auto client, definition().make_client(spec, site));
-    TRIB_TRY(client->set_constants(constants));
+    return definition().make_client(spec, site);
+  }
+  static Result<privacy::Contribution> train(ClientTask& client, const TensorMap& broadcast, std::int64_t round,
+                                             std::uint64_t seed = 1) {
     const RoundPlan plan{.job_id = "j", .round = round, .last_counted = round - 1};
-    TRIB_ASSIGN(const privacy::Charge charge, client->charge(plan));
+    TRIB_ASSIGN(const privacy::Charge charge, client.charge(plan));
     TRIB_ASSIGN(const auto ledger,
                 privacy::Ledger::in_memory({{.data_set = "default", .epsilon = 1e3, .delta = 1e-5}}, system_clock()));
     TRIB_ASSIGN(privacy::PrivacySession session,
-                privacy::PrivacySession::open(*ledger, charge, true, RandomKey::from_seed(1), system_clock()));
+                privacy::PrivacySession::open(*ledger, charge, true, RandomKey::from_seed(seed), system_clock()));
     QuietProgress progress;
-    return client->train(broadcast, plan, session, progress);
+    return client.train(broadcast, plan, session, progress);
+  }
+  static TensorMap broadcast_of(const Weights& weights) {
+    TensorMap sent;
+    sent["weights"] = HostTensor(DType::f32, {3, 2});
+    for (std::size_t c = 0; c < 3; ++c)
+      for (std::size_t i = 0; i < 2; ++i) sent["weights"].as<float>()[2 * c + i] = static_cast<float>(weights[c][i]);
+    return sent;
   }
   std::unique_ptr<ServerTask> make_server(const JobSpec& spec = job()) const {
     return definition()
@@ -116,7 +188,98 @@ TEST_F(LinearProbeTest, ARoundIsTheMeanOfTheSitesStepsOnThePhasesRecords) {
   EXPECT_EQ(metrics.at("accuracy"), metrics.at("A_AUC"));
 }
 
-// It had trained on them.
+// Steps of 0.5 times the gradient of the phase's records, over the five that the site declares.
+Weights descend(int steps, double weight_decay) {
+  Weights weights = start;
+  for (int step = 0; step < steps; ++step) {
+    const Weights at = weights;
+    weights = plus(weights, -0.5 * weight_decay, at);
+    for (const Item& item : some_items)
+      if (item.phase == 1) weights = plus(weights, -0.5 / 5.0, gradient_of(at, item));
+  }
+  return weights;
+}
+
+TEST_F(LinearProbeTest, LocalStepsGoOnFromWeightToWeightOnAllRecordsOfThePhase) {
+  write("some.tsv", table_of(some_items));
+  const auto made = train(job("local_steps = 3"), TensorMap(), "some.tsv", 5, broadcast_of(start), 1);
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  // What is sent is the weights times the three records of the phase.
+  EXPECT_EQ(made->tensors().at("records").as<double>()[0], 3.0);
+  expect_near(weights_of(made->tensors().at("weights")), plus({}, 3.0, descend(3, 0.0)), 5e-6);
+}
+
+TEST_F(LinearProbeTest, WeightDecayTakesItsPartOfTheWeightsThatTheGradientIsAt) {
+  write("some.tsv", table_of(some_items));
+  const JobSpec spec = job("local_steps = 2\nweight_decay = 0.25");
+  const auto made = train(spec, TensorMap(), "some.tsv", 5, broadcast_of(start), 1);
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  expect_near(weights_of(made->tensors().at("weights")), plus({}, 3.0, descend(2, 0.25)), 5e-6);
+}
+
+const std::string private_section = "enabled = true\nepsilon = 8.0\nclip_norm = 1.0";
+
+TEST_F(LinearProbeTest, APrivateRoundIsTheClippedGradientsOverTheDeclaredRecordsOfAllSites) {
+  const std::vector<Item> others = {{{-2.0, 1.0}, 0, 1}, {{0.5, 0.25}, 2, 1}, {{-40.0, 10.0}, 2, 2}};
+  write("some.tsv", table_of(some_items));
+  write("others.tsv", table_of(others));
+  write("nothing.tsv", table_of({{{0.0, 0.0}, 0, 1}}));  // has no gradient, whatever the weights
+  const JobSpec spec = job("local_steps = 1", private_section);
+  const auto server = make_server(spec);
+  TensorMap state = server->initial_state().value();
+  state["weights"] = broadcast_of(start).at("weights");
+  const auto round_of = [&](const char* first, const char* second) {
+    Sum sum(server->contribution_schema());
+    for (const auto& [file, declared] : {std::pair<const char*, std::int64_t>{first, 50}, {second, 150}}) {
+      const auto made = train(spec, TensorMap(), file, declared, server->broadcast(state).value(), 1).value();
+      EXPECT_TRUE(made.is_private());
+      EXPECT_EQ(made.tensors().at("records").as<double>()[0], static_cast<double>(declared));
+      EXPECT_TRUE(sum.add(made.tensors(), made.weight()));
+    }
+    return weights_of(server->next_state(state, sum)->at("weights"));
+  };
+  // The same key gives the same noise, which cancels.
+  const Weights moved = plus(round_of("some.tsv", "others.tsv"), -1.0, round_of("nothing.tsv", "nothing.tsv"));
+  Weights expected{};
+  int clipped = 0, whole = 0;
+  for (const std::vector<Item>& items : {some_items, others})
+    for (const Item& item : items) {
+      if (item.phase != 1) continue;
+      const Weights gradient = gradient_of(start, item);
+      ++(norm_of(gradient) > 1.0 ? clipped : whole);
+      expected = plus(expected, 1.0 / std::max(1.0, norm_of(gradient)), gradient);
+    }
+  ASSERT_GE(clipped, 2);
+  ASSERT_GE(whole, 2);
+  expect_near(plus({}, -200.0 / 0.5, moved), expected, 3e-4);
+}
+
+TEST_F(LinearProbeTest, APrivateRoundWithoutARecordIsTheWeightsTimesTheDeclaredRecordsAndTheChargedNoise) {
+  write("late.tsv", table_of({{{30.0, -20.0}, 2, 2}, {{10.0, 20.0}, 0, 2}}));
+  const JobSpec spec = job("local_steps = 1\nweight_decay = 0.25", private_section);
+  const auto client = make_client(spec, "late.tsv", 50).value();
+  const privacy::Mechanism mechanism = definition().round_mechanism(spec, 50).value();
+  ASSERT_EQ(mechanism.clip_norm, 1.0);
+  // Of the noise in a weight: that of the sum, over the declared records, times the learning rate.
+  const double stddev = 0.5 * mechanism.noise_multiplier / 50.0;
+  const Weights decayed = plus(start, -0.5 * 0.25, start);
+  Weights sums{};
+  double squares = 0.0;
+  constexpr int trials = 500;
+  for (std::uint64_t seed = 1; seed <= trials; ++seed) {
+    const auto made = train(*client, broadcast_of(start), 1, seed);
+    ASSERT_TRUE(made.ok()) << made.error().message;
+    EXPECT_FALSE(made->tensors().contains("seen"));
+    const Weights noise = plus(plus({}, 1.0 / 50.0, weights_of(made->tensors().at("weights"))), -1.0, decayed);
+    sums = plus(sums, 1.0 / stddev, noise);
+    squares += norm_of(noise) * norm_of(noise) / (stddev * stddev);
+  }
+  // Five standard deviations of the sum of so many normals, and of the mean of their squares.
+  expect_near(sums, {}, 5.0 * std::sqrt(trials));
+  EXPECT_NEAR(squares / (6.0 * trials), 1.0, 5.0 * std::sqrt(2.0 / (6.0 * trials)));
+}
+
+// It used to take part, and to train on features of its own.
 TEST_F(LinearProbeTest, ASiteWhoseFeaturesAreNotTheAggregatorsTakesNoPart) {
   std::string text = job().file_text;
   text.insert(text.find("vector_width"), "sha256 = \"" + std::string(64, 'a') + "\"\n");
