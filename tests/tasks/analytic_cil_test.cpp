@@ -18,6 +18,7 @@
 #include "privacy/ledger.h"
 #include "tasks/analytic_cil/config.h"
 #include "tasks/analytic_cil/statistics.h"
+#include "tasks/class_stream/history.h"
 #include "tasks/class_stream/metrics.h"
 #include "tasks/class_stream/records.h"
 #include "tasks/class_stream/simulate.h"
@@ -27,10 +28,13 @@ namespace trib::tasks::analytic_cil {
 namespace {
 
 namespace fs = std::filesystem;
+using class_stream::add_to_history;
+using class_stream::begin_history;
 using class_stream::deal_stream;
 using class_stream::Evaluated;
 using class_stream::forgetting;
 using class_stream::Forgetting;
+using class_stream::history_metrics;
 using class_stream::read_table;
 using class_stream::simulated_schedule;
 using class_stream::steps_of;
@@ -460,6 +464,42 @@ TEST(Forgetting, IsTheBestLessTheLastOfClassesThatWereThereBefore) {
   EXPECT_DOUBLE_EQ(lost.of_class[2], 0.0);
   EXPECT_TRUE(std::isnan(lost.of_class[3]));
   EXPECT_DOUBLE_EQ(lost.mean, 0.15);
+}
+
+TEST(History, JudgesAClassByTheBestThatItHadInAnyRoundBeforeTheLast) {
+  const double none = std::nan("");
+  const std::vector<std::string> labels = {"a", "b", "c", "d"};
+  TensorMap state;
+  begin_history(state, 4);
+  EXPECT_TRUE(history_metrics(state, labels).empty());
+
+  add_to_history(state, {.accuracy = 0.875, .of_class = {0.875, none, none, none}}, 100.0, false);
+  auto metrics = history_metrics(state, labels);
+  EXPECT_EQ(metrics.at("accuracy"), 0.875);
+  EXPECT_EQ(metrics.at("A_AUC"), 0.875);
+  EXPECT_FALSE(metrics.contains("A_avg"));
+  EXPECT_FALSE(metrics.contains("forgetting/a")) << "it has just come";
+  EXPECT_EQ(metrics.at("forgetting"), 0.0);
+
+  add_to_history(state, {.accuracy = 0.5, .of_class = {0.5, 0.25, none, none}}, 300.0, true);
+  metrics = history_metrics(state, labels);
+  EXPECT_EQ(metrics.at("forgetting/a"), 0.375);
+  EXPECT_FALSE(metrics.contains("forgetting/b"));
+  EXPECT_EQ(metrics.at("A_AUC"), (100.0 * 0.875 + 300.0 * 0.5) / 400.0);
+  EXPECT_EQ(metrics.at("A_avg"), 0.5);
+
+  // a: 0.875, 0.5, 0.625; b: 0.25, 0.75.
+  add_to_history(state, {.accuracy = 0.75, .of_class = {0.625, 0.75, 1.0, none}}, 100.0, true);
+  metrics = history_metrics(state, labels);
+  EXPECT_EQ(metrics.at("forgetting/a"), 0.25);
+  EXPECT_EQ(metrics.at("forgetting/b"), 0.0) << "it has won";
+  EXPECT_FALSE(metrics.contains("forgetting/c"));
+  EXPECT_FALSE(metrics.contains("forgetting/d"));
+  EXPECT_EQ(metrics.at("forgetting"), 0.125);
+  EXPECT_EQ(metrics.at("accuracy"), 0.75);
+  EXPECT_EQ(metrics.at("A_AUC"), (100.0 * 0.875 + 300.0 * 0.5 + 100.0 * 0.75) / 500.0);
+  EXPECT_EQ(metrics.at("A_avg"), 0.625);
+  EXPECT_EQ(metrics.at("A_last"), 0.75);
 }
 
 TEST_F(AnalyticCilTest, AccuracyIsOverTheClassesThatHaveBeenSeen) {
