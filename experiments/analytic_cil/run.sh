@@ -9,7 +9,7 @@
 # Kinds: exact (not private), private (epsilon 1, 3 and 8, and without noise), options (what helps under privacy, at
 # epsilon 8; clinc150 and banking77 alone), probe (federated SGD and FedAvg on the same features within the same bytes),
 # probefull (the same with as many rounds as fill these bytes, at 6 sites and alpha 0.1; after probe), dpprobe (federated
-# DP-SGD, at 6 sites and alpha 0.1). Default: all. Of 100 sites, probes take minutes a run, FedAvg most of an hour.
+# DP-SGD). Default: all. Of 100 sites, SGD takes about a minute a run and FedAvg up to four.
 # "tables" in place of a set runs nothing and writes the tables of what there is.
 # Each kind runs for every number of sites, Dirichlet alpha and seed of the options; a row with fewer seeds says so.
 #
@@ -49,7 +49,9 @@ out=$(cd "$out" && pwd)
 export TRIBUTARY_FEATURES_CACHE=${TRIBUTARY_FEATURES_CACHE:-$out/features}
 if [[ -z ${TMPDIR:-} && -w /dev/shm ]]; then export TMPDIR=/dev/shm; fi
 
-# run NAME JOB SITES ALPHA ARGUMENTS…: one simulation a seed, OUT/NAME-SEED.json.
+# run NAME JOB SITES ALPHA ARGUMENTS…: one simulation a seed, OUT/NAME-SEED.json; its model, too, in OUT/NAME-SEED.model,
+# where keep_models is set.
+keep_models=
 run() {
   local name=$1 job=$2 sites=$3 alpha=$4 seed report
   shift 4
@@ -59,7 +61,7 @@ run() {
     echo "$name, seed $seed" >&2
     (cd "$root" && "$trib" simulate "$job" --clients "$sites" --threads "$threads" --json \
       --set "job.seed=$seed" --set simulate.min_records=1 --set "simulate.dirichlet_alpha=$alpha" \
-      "$@") >"$report.part" 2>"$report.log" || { cat "$report.log" >&2; exit 1; }
+      ${keep_models:+--export "${report%.json}.model"} "$@") >"$report.part" 2>"$report.log" || { cat "$report.log" >&2; exit 1; }
     rm -f "$report.log"
     mv "$report.part" "$report"
   done
@@ -91,8 +93,10 @@ use() {
   exact=("${set_arguments[@]}" --set privacy.enabled=false --set "job.rounds=$((2 * phases))" --set "protocol.phases=$phases")
   bounded=("${set_arguments[@]}" --set selection.minimum_clients=1 --set "job.rounds=$phases" --set "protocol.phases=$phases"
     --set protocol.steps_per_phase=1)
-  centered=(--set buffer.width=0 --set "features.center_file=$center" --set "ridge.class_sums_weight=$weight"
-    --set "ridge.noise_margin=$margin")
+  center_on "$weight" "$margin"
+}
+center_on() {
+  centered=(--set buffer.width=0 --set "features.center_file=$center" --set "ridge.class_sums_weight=$1" --set "ridge.noise_margin=$2")
 }
 needs() {
   local path
@@ -103,16 +107,21 @@ at_epsilon() { private=(--set privacy.enabled=true --set "privacy.epsilon=$1"); 
 noiseless=(--set privacy.enabled=false --set privacy.clip_norm=1.0 --set ridge.gamma=1.0)
 
 run_exact() {
-  local sites alpha
+  local sites alpha keep_models=yes
   for sites in $sites_list; do for alpha in $alphas; do run "$1-exact-$sites-$alpha" "$job" "$sites" "$alpha" "${exact[@]}"; done; done
   run "$1-exact-1-1" "$job" 1 1 "${exact[@]}" --set selection.minimum_clients=1 --set selection.expected_clients=1
 }
 run_private() {
   local sites alpha epsilon
-  for sites in $sites_list; do for alpha in $alphas; do for epsilon in 8 3 1; do
-    at_epsilon $epsilon
-    run "$1-dp$epsilon-$sites-$alpha" "$job" "$sites" "$alpha" "${bounded[@]}" "${centered[@]}" "${private[@]}"
-  done; done; done
+  for sites in $sites_list; do
+    # Every site adds its own noise, so that of many it is loud whatever the set.
+    [[ $sites -le 6 ]] && center_on "$weight" "$margin" || center_on 4 2
+    for alpha in $alphas; do for epsilon in 8 3 1; do
+      at_epsilon $epsilon
+      run "$1-dp$epsilon-$sites-$alpha" "$job" "$sites" "$alpha" "${bounded[@]}" "${centered[@]}" "${private[@]}"
+    done; done
+  done
+  center_on "$weight" "$margin"
   run "$1-dpnone-6-0.1" "$job" 6 0.1 "${bounded[@]}" "${centered[@]}" "${noiseless[@]}"
 }
 run_options() {
@@ -132,10 +141,27 @@ run_options() {
     run "clinc150-options-$width" "$job" 6 0.1 "${bounded[@]}" "${private[@]}" "${centered[@]}" --set "buffer.width=$width"
   done
 }
+# search NAME SITES RATES ARGUMENTS…: `best`, the learning rate of the probe with the highest A_last at the first seed and alpha
+# 0.1, also left in OUT/NAME.rate. While it is the largest tried, the next one (1, 3, 10, …) is tried, too.
+search() {
+  local name=$1 sites=$2 rates=($3) rate next score best_score=-1 seeds=1
+  shift 3
+  best=""
+  while [[ ${#rates[@]} -gt 0 ]]; do
+    rate=${rates[0]} rates=("${rates[@]:1}")
+    run "$name-rate-$rate" "$probe" "$sites" 0.1 "$@" --set "training.learning_rate=$rate"
+    score=$(result "$out/$name-rate-$rate-1.json" A_last)
+    if awk "BEGIN { exit !($score > $best_score) }"; then
+      best=$rate best_score=$score
+      [[ ${#rates[@]} -gt 0 ]] || rates=("$(awk -v r="$rate" 'BEGIN { printf "%g", r * (r ~ /3/ ? 10 / 3 : 3) }')")
+    fi
+  done
+  echo "$best" >"$out/$name.rate"
+}
 # In a phase a site of an exact run sends two triangles of 1,000 and its class sums, float64: 10.4 MB for 150 classes and
 # 8.2 MB for 10. A head over the backbone's features is at most 154 kB in float32: 60 rounds a phase are within that. The
-# learning rate is the best of the grid by A_last at the first seed, 6 sites and alpha 0.1, on CLINC150's validation set;
-# the other sets have none, and there it is the best on the test set, which favours the probe.
+# learning rate is the best by A_last at the first seed, 6 sites and alpha 0.1, on CLINC150's validation set; the other sets
+# have none, and there it is the best on the test set, which favours the probe.
 # with_probe KIND ROUNDS: `common` and `judged` for a probe with so many rounds a phase.
 with_probe() {
   common=("${set_arguments[@]}" --set privacy.enabled=false --set job.task='"linear_probe"' --set job.rounds=$(($2 * phases))
@@ -147,67 +173,51 @@ with_probe() {
   return 0
 }
 run_probe() {
-  local set=$1 kind rates best best_score rate score chosen sites alpha common judged
+  local set=$1 kind rates best sites alpha common judged
   [[ $set == domains ]] && return 0
   for kind in sgd fedavg fedavgc; do
     case $kind in sgd) rates="3 10 30 100 300" ;; fedavg) rates="1 3 10 30 100 300" ;; *) rates="10 30 100 300 1000" ;; esac
     with_probe "$kind" 60
-    best="" best_score=-1 chosen=$seeds
-    for rate in $rates; do
-      seeds=1
-      run "$set-$kind-rate-$rate" "$probe" 6 0.1 "${common[@]}" --set "training.learning_rate=$rate" "${judged[@]}"
-      seeds=$chosen
-      score=$(result "$out/$set-$kind-rate-$rate-1.json" A_last)
-      if awk "BEGIN { exit !($score > $best_score) }"; then best=$rate best_score=$score; fi
-    done
-    echo "$best" >"$out/$set-$kind.rate"
+    search "$set-$kind" 6 "$rates" "${common[@]}" "${judged[@]}"
     for sites in $sites_list; do for alpha in $alphas; do
       run "$set-$kind-$sites-$alpha" "$probe" "$sites" "$alpha" "${common[@]}" --set "training.learning_rate=$best"
     done; done
   done
+  # The closed form on just what these see: no random layer, and gamma by generalized cross-validation.
+  for sites in $sites_list; do for alpha in $alphas; do
+    run "$set-narrow-$sites-$alpha" "$job" "$sites" "$alpha" "${exact[@]}" --set buffer.width=0 --set ridge.selection='"gcv"'
+  done; done
 }
 # As many rounds as the bytes of the closed form pay for: 117 of Banking77's head of 79 kB, 398 of CIFAR-10's of 20 kB. The
-# rate is the best of a third, one and three times the one before.
+# search for the rate begins at a third, one and three times the one before.
 run_probefull() {
-  local set=$1 kind rounds rate before best best_score score chosen common judged
+  local set=$1 kind rounds best common judged
   case $set in banking77) rounds=117 ;; cifar10) rounds=398 ;; *) return 0 ;; esac
   for kind in sgd fedavg fedavgc; do
-    before=$(<"$out/$set-$kind.rate")
     with_probe "$kind" "$rounds"
-    best="" best_score=-1 chosen=$seeds
-    for rate in $(awk -v r="$before" 'BEGIN { printf "%g %g %g", r / 3, r, 3 * r }'); do
-      seeds=1
-      run "$set-$kind-full-rate-$rate" "$probe" 6 0.1 "${common[@]}" --set "training.learning_rate=$rate"
-      seeds=$chosen
-      score=$(result "$out/$set-$kind-full-rate-$rate-1.json" A_last)
-      if awk "BEGIN { exit !($score > $best_score) }"; then best=$rate best_score=$score; fi
-    done
-    echo "$best" >"$out/$set-$kind-full.rate"
+    search "$set-$kind-full" 6 "$(awk '{ printf "%g %g %g", $1 / 3, $1, 3 * $1 }' "$out/$set-$kind.rate")" "${common[@]}"
     run "$set-$kind-full-6-0.1" "$probe" 6 0.1 "${common[@]}" --set "training.learning_rate=$best"
   done
 }
 # The same probe under privacy, with the public centre: 3 rounds a phase, each with one step on all records, which is what
 # serves it best of what fits into the bytes of the closed form (2.9 MB a site and job for 150 classes; a head is 154 kB).
+# The rate is searched for every epsilon and number of sites, since these say how loud the noise of the mean is.
 run_dpprobe() {
-  local set=$1 epsilon rate best best_score score chosen=$seeds judged=() common
-  [[ $set == clinc150-10 ]] && return 0
-  [[ $set == clinc150 || $set == domains ]] && judged=(--set evaluation.file=../../datasets/clinc150/valid.tsv)
+  local set=$1 epsilon rates="0.3 1 3 10 30 100" sites alpha judged=() common best
+  [[ $set == clinc150* || $set == domains ]] && judged=(--set evaluation.file=../../datasets/clinc150/valid.tsv)
+  [[ $set == cifar10 ]] && rates="0.003 0.01 0.03 0.1 0.3 1 3 10"
+  [[ $set == domains ]] && rates="0.03 0.1 0.3 1 3 10 30 100"
   common=("${set_arguments[@]}" --set job.task='"linear_probe"' --set "job.rounds=$((3 * phases))" --set job.evaluate_every=3
     --set selection.minimum_clients=1 --set protocol.steps_per_phase=3 --set "protocol.phases=$phases" --set buffer.width=0
     --set "features.center_file=$center" --set training.batch_size=1000000 --set training.local_steps=1)
-  for epsilon in 8 3 1; do
+  for sites in $sites_list; do for epsilon in 8 3 1; do
     at_epsilon $epsilon
-    best="" best_score=-1
-    for rate in $([[ $set == cifar10 ]] && echo "0.003 0.01 0.03 0.1 0.3 1 3 10" || echo "0.3 1 3 10 30 100"); do
-      seeds=1
-      run "$set-dpsgd$epsilon-rate-$rate" "$probe" 6 0.1 "${common[@]}" "${private[@]}" "${judged[@]}" --set "training.learning_rate=$rate"
-      seeds=$chosen
-      score=$(result "$out/$set-dpsgd$epsilon-rate-$rate-1.json" A_last)
-      if awk "BEGIN { exit !($score > $best_score) }"; then best=$rate best_score=$score; fi
+    search "$set-dpsgd$epsilon-$sites" "$sites" "$rates" "${common[@]}" "${private[@]}" "${judged[@]}"
+    for alpha in $alphas; do
+      run "$set-dpsgd$epsilon-$sites-$alpha" "$probe" "$sites" "$alpha" "${common[@]}" "${private[@]}" \
+        --set "training.learning_rate=$best"
     done
-    echo "$best" >"$out/$set-dpsgd$epsilon.rate"
-    run "$set-dpsgd$epsilon-6-0.1" "$probe" 6 0.1 "${common[@]}" "${private[@]}" --set "training.learning_rate=$best"
-  done
+  done; done
 }
 # The number at a key of the "result" object of a run, or at a key of the document itself.
 result() { sed -n 's/.*"result":{\([^}]*\)}.*/\1/p' "$1" | tr ',' '\n' | sed -n "s/^\"$2\"://p"; }
