@@ -144,7 +144,7 @@ run_options() {
 # search NAME SITES RATES ARGUMENTS…: `best`, the learning rate of the probe with the highest A_last at the first seed and alpha
 # 0.1, also left in OUT/NAME.rate. While it is the largest tried, the next one (1, 3, 10, …) is tried, too.
 search() {
-  local name=$1 sites=$2 rates=($3) rate next score best_score=-1 seeds=1
+  local name=$1 sites=$2 rates=($3) rate score best_score=-1 seeds=1
   shift 3
   best=""
   while [[ ${#rates[@]} -gt 0 ]]; do

@@ -41,8 +41,10 @@ Result<std::vector<std::string>> pin_stream(const JobSpec& job, const Config& co
   TRIB_TRY(check_features(*stream, config, *items, buffer));
   overrides.push_back(fmt::format("features.sha256=\"{}\"", to_hex(buffer.identity(*stream, items->identity()))));
   TRIB_ASSIGN(const std::optional<HostTensor> center, compute_center(*stream, config, context, *items, buffer));
-  if (center) TRIB_TRY(check_center_hash(config, *center));
-  if (center) overrides.push_back(fmt::format("features.center_sha256=\"{}\"", to_hex(center_hash(*center))));
+  if (center) {
+    TRIB_TRY(check_center_hash(config, *center));
+    overrides.push_back(fmt::format("features.center_sha256=\"{}\"", to_hex(center_hash(*center))));
+  }
   if (job.privacy.enabled && config.label_phases.empty() && !config.simulated_file.empty()) {
     TRIB_ASSIGN(const data::ClassSchedule schedule, simulated_schedule(job, config));
     overrides.push_back(fmt::format("protocol.label_phases=[{}]", fmt::join(schedule.task_of_class, ", ")));
